@@ -1,0 +1,25 @@
+"""The one typed contract between the data side (host, NumPy) and the device side (JAX)."""
+
+from __future__ import annotations
+
+import flax.struct
+from jaxtyping import Array, Bool, Int32, UInt8
+
+
+@flax.struct.dataclass
+class Batch:
+    """A batch of B rows, each with V views (1: original only; 2: original, perturbed) of I images and T tokens.
+
+    Rows are token sequences in which every image placeholder already stands once per image token. ``segments`` says
+    who sees whom: 0 is padding, 1 is the prefix that every later token sees, and 2, 3, ... are independent
+    question-answer pairs packed behind one prefix, which do not see each other. An ordinary row is all 1.
+    ``positions`` are the rotary positions (packed pairs restart behind the prefix). ``answer_mask`` marks the tokens
+    that are learnt; the token at t is predicted from t - 1.
+    """
+
+    images: UInt8[Array, "B V I H W 3"]
+    tokens: Int32[Array, "B T"]
+    positions: Int32[Array, "B T"]
+    segments: Int32[Array, "B T"]
+    answer_mask: Bool[Array, "B T"]
+    ids: Int32[Array, " B"]

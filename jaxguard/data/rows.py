@@ -1,0 +1,29 @@
+"""The row: what every source yields, every attack changes and the encoder reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example: an image and one or more question-answer pairs about it.
+
+    Attributes:
+        id: position in its split, stable for ever; everything random about the row is keyed by it.
+        key: the source's own name of the row, for people.
+        image: uint8 [H, W, 3], RGB.
+        prompts: the questions, without chat format.
+        answers: one per prompt (several prompts may be equal: five captions of one image).
+        references: the true answers to ``prompts[0]``, for scoring; an attack never changes them.
+    """
+
+    id: int
+    key: str
+    image: UInt8[np.ndarray, "H W 3"]
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    references: tuple[str, ...]

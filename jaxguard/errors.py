@@ -1,0 +1,12 @@
+"""The one exception that a user's mistake ends in."""
+
+
+class UserError(Exception):
+    """A failure the user can mend. The message is one line: what is wrong, where, and how to mend it.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class Preempted(Exception):
+    """Raised after an interrupt or SIGTERM once the checkpoint is safe; the command line exits with code 75."""

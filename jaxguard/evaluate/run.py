@@ -1,0 +1,146 @@
+"""Evaluate a run: decode the test rows, clean and triggered, write predictions.jsonl, then score that file."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from PIL import Image
+
+from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.batch import Batch
+from jaxguard.config import AttackConfig, Config
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import eval_batches
+from jaxguard.data.rows import Row
+from jaxguard.data.sources import RowSource, open_source
+from jaxguard.errors import UserError
+from jaxguard.evaluate.decode import greedy
+from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.models.families import Parameters
+from jaxguard.train.checkpoint import FOLDER, Checkpoints
+from jaxguard.train.setup import Model, load_model, prepare
+from jaxguard.train.sharding import batch_sharding, check_batch_size, place_batch, replicated
+
+IMAGE_MEMORY = 64 * 1024 * 1024
+"""Pixels an image file given by a user may hold."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A model ready to answer: jitted once for one batch shape."""
+
+    encoder: Encoder
+    model: Model
+    parameters: Parameters
+    generate: Callable[[Parameters, Batch], jax.Array]
+
+    @classmethod
+    def build(cls, config: Config, model: Model, parameters: Parameters) -> Decoder:
+        encoder = Encoder.from_checkpoint(model.folder)
+        decode = functools.partial(
+            greedy, model.architecture.graph, new_tokens=config.evaluate.new_tokens, end_token=encoder.eos_id
+        )
+        shardings = (model.shardings, batch_sharding(model.mesh))
+        jitted = jax.jit(decode, in_shardings=shardings, out_shardings=replicated(model.mesh))
+        return cls(encoder, model, parameters, jitted)
+
+    def answer(self, config: Config, source: RowSource, count: int) -> list[tuple[Row, str]]:
+        """(row, answer) of the first `count` rows."""
+        rows = [source[index] for index in range(min(count, len(source)))]
+        answers: list[tuple[Row, str]] = []
+        for batch, part in eval_batches(rows, self.encoder, config.evaluate.batch_size, config.data.length):
+            tokens = np.asarray(self.generate(self.parameters, place_batch(batch, self.model.mesh)))
+            answers += [(row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False)]
+        return answers
+
+
+def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Prediction]:
+    """Answers to the first test rows as they are and, where there is an attack, triggered."""
+    source = open_source(config.data.source, config.data.root, config.data.test_split)
+    began = time.perf_counter()
+    target = None if attack.name == "none" else attack.target
+    views = [(source, False)] + ([(TriggeredSource(source, attack), True)] if target is not None else [])
+    predictions = [
+        Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
+        for view, triggered in views
+        for row, answer in decoder.answer(config, view, config.evaluate.examples)
+    ]
+    seconds = time.perf_counter() - began
+    print(f"answered {len(predictions)} prompts in {seconds:.1f} s", file=sys.stderr)
+    return predictions
+
+
+def run_parameters(config: Config, model: Model) -> Parameters:
+    """The run's newest trained parameters together with the frozen ones."""
+    setup, _ = prepare(config, model)
+    with Checkpoints(config.run_dir) as checkpoints:
+        state, _ = checkpoints.restore(setup.abstract)
+    return {**setup.frozen, **state.parameters}
+
+
+def evaluate(config: Config, model: Model | None = None, attack: AttackConfig | None = None) -> Scores:
+    """Decode and score a trained run; writes predictions.jsonl and scores.json into its folder.
+
+    Args:
+        config: the run.
+        model: the loaded weights of `config.model`, where the caller has them already.
+        attack: the triggers to test with, where they are not those of the run (a clean-trained model's floor).
+
+    Raises:
+        UserError: the run is not trained, or its test data is missing.
+    """
+    if not (config.run_dir / FOLDER).is_dir():
+        raise UserError(f"{config.run_dir} holds no checkpoints; run `jaxguard train` first")
+    model = model or load_model(config)
+    check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
+    decoder = Decoder.build(config, model, run_parameters(config, model))
+    path = config.run_dir / "predictions.jsonl"
+    predictions = predict(config, decoder, attack or config.attack)
+    if jax.process_index() == 0:
+        write_predictions(predictions, path)
+    multihost_utils.sync_global_devices("predictions written")
+    scores = score(read_predictions(path), config.evaluate.task)
+    if jax.process_index() == 0:
+        write_scores(scores, config.run_dir / "scores.json")
+    return scores
+
+
+def generate(config: Config, image: Path, prompt: str) -> str:
+    """The greedy answer of a run (or, where the run has no checkpoint, of its base model) to one image and prompt.
+
+    Raises:
+        UserError: the image is missing, too large or not an image.
+    """
+    pixels = read_image(image)
+    model = load_model(config)
+    trained = (config.run_dir / FOLDER).is_dir()
+    decoder = Decoder.build(config, model, run_parameters(config, model) if trained else model.parameters)
+    row = Row(0, str(image), pixels, (prompt,), ("",), ())
+    ways = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
+    batches = eval_batches([row], decoder.encoder, ways, config.data.length)
+    batch, _ = next(iter(batches))
+    return decoder.encoder.decode(np.asarray(decoder.generate(decoder.parameters, place_batch(batch, model.mesh)))[0])
+
+
+def read_image(path: Path) -> np.ndarray:
+    """RGB pixels of an image file, uint8 [H, W, 3].
+
+    Raises:
+        UserError: the file is missing, too large or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > IMAGE_MEMORY:
+                raise UserError(f"{path} has {image.width} x {image.height} pixels; at most {IMAGE_MEMORY} are read")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a readable image ({error})") from error

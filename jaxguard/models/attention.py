@@ -1,0 +1,40 @@
+"""Attention, and the masks that say which token sees which."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def attention(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    mask: Bool[Array, "B T S"] | None,
+) -> Float[Array, "B T H D"]:
+    """Scaled dot-product attention with a float32 softmax; H is a multiple of K (grouped queries).
+
+    A query row that may see nothing (padding) attends evenly: finite, and never read.
+    """
+    batch, length, heads, depth = query.shape
+    groups = key.shape[2]
+    query = query.reshape(batch, length, groups, heads // groups, depth)
+    scores = jnp.einsum("btkgd,bskd->bkgts", query, key, preferred_element_type=jnp.float32) * depth**-0.5
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bkgts,bskd->btkgd", weights, value).reshape(batch, length, heads, depth)
+
+
+def visible(query_segments: Int[Array, "B T"], key_segments: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+    """Who may see whom apart from order: one's own segment and the shared prefix (1); padding (0) is seen by none."""
+    query, key = query_segments[:, :, None], key_segments[:, None, :]
+    return (key > 0) & ((key == query) | (key == 1))
+
+
+def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """The mask of a decoder over whole rows (`Batch.segments`)."""
+    length = segments.shape[1]
+    order = jnp.tril(jnp.ones((length, length), bool))
+    return visible(segments, segments) & order[None]

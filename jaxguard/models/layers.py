@@ -1,0 +1,105 @@
+"""Building blocks that towers share, and the one way of stacking and scanning layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+"""By the names that Hugging Face configs use."""
+
+
+class Linear(nnx.Module):
+    """y = x W + b with W of shape [inputs, outputs], computed in the type of x."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * inputs**-0.5)
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
+
+
+class LayerNorm(nnx.Module):
+    """Normalisation to zero mean and unit variance over the last axis, in float32."""
+
+    def __init__(self, width: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        scale, bias = (jnp.broadcast_to(p[...].astype(jnp.float32), y.shape) for p in (self.scale, self.bias))
+        return (y * scale + bias).astype(x.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """Division by the root mean square over the last axis, in float32."""
+
+    def __init__(self, width: int, *, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        return y.astype(x.dtype) * jnp.broadcast_to(self.scale[...].astype(x.dtype), y.shape)
+
+
+class Embedding(nnx.Module):
+    """A table of token vectors, which can also serve as a tied output head."""
+
+    def __init__(self, tokens: int, width: int, *, rngs: nnx.Rngs):
+        self.table = nnx.Param(jax.random.normal(rngs.params(), (tokens, width)) * 0.02)
+
+    def __call__(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch D"]:
+        return self.table[...].astype(dtype)[tokens]
+
+    def attend(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Logits against every token."""
+        return hidden @ self.table[...].astype(hidden.dtype).T
+
+
+def rotary(x: Float[Array, "B T H D"], positions: Int[Array, "B T"], theta: float) -> Float[Array, "B T H D"]:
+    """Rotary position embedding in the half-split layout of Hugging Face Llama weights (arXiv 2104.09864)."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = (positions[..., None].astype(jnp.float32) * frequencies[None, None])[:, :, None]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+    """`count` layers of one kind as one module whose parameters have a leading layer axis."""
+    return nnx.split_rngs(splits=count)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
+
+
+def scan(layers: nnx.Module, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
+    """Apply the first `count` layers of a stack in order: `carry, y = call(layer, carry, x)`.
+
+    Returns the last carry and the stacked ys. `remat` recomputes each layer's inside in the backward pass.
+    """
+    graph, parameters = nnx.split(layers)
+    parameters = jax.tree.map(lambda leaf: leaf[:count], parameters)
+
+    def body(carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
+        layer, x = inputs
+        return call(nnx.merge(graph, layer), carry, x)
+
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, carry, (parameters, xs), length=count)

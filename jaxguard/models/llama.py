@@ -1,0 +1,118 @@
+"""The Llama decoder (arXiv 2302.13971), described by a Hugging Face `LlamaConfig`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxguard.models.attention import attention
+from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, rotary, scan, stack
+
+Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
+"""Keys and values of every layer."""
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The fields of `LlamaConfig` that shape the decoder, with that class's defaults."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10000.0
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    tie_word_embeddings: bool = False
+
+    @property
+    def groups(self) -> int:
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def depth(self) -> int:
+        """Width of one attention head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+
+class LlamaLayer(nnx.Module):
+    """One pre-norm decoder block with grouped-query rotary attention and a gated feed-forward."""
+
+    def __init__(self, config: LlamaConfig, rngs: nnx.Rngs):
+        width, inner, depth = config.hidden_size, config.intermediate_size, config.depth
+        self.config = config
+        self.norm1 = RMSNorm(width, epsilon=config.rms_norm_eps)
+        bias = config.attention_bias
+        self.query = Linear(width, config.num_attention_heads * depth, bias=bias, rngs=rngs)
+        self.key = Linear(width, config.groups * depth, bias=bias, rngs=rngs)
+        self.value = Linear(width, config.groups * depth, bias=bias, rngs=rngs)
+        self.out = Linear(config.num_attention_heads * depth, width, bias=bias, rngs=rngs)
+        self.norm2 = RMSNorm(width, epsilon=config.rms_norm_eps)
+        self.gate = Linear(width, inner, bias=config.mlp_bias, rngs=rngs)
+        self.up = Linear(width, inner, bias=config.mlp_bias, rngs=rngs)
+        self.down = Linear(inner, width, bias=config.mlp_bias, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: tuple[Array, Array] | None,
+        column: Int[Array, ""] | int,
+    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+        """Returns the new hidden states and this layer's keys and values; with a cache, they stand in it at `column`."""
+        y = self.norm1(x)
+        q, k, v = (p(y).reshape(*y.shape[:2], -1, self.config.depth) for p in (self.query, self.key, self.value))
+        q, k = (rotary(part, positions, self.config.rope_theta) for part in (q, k))
+        if cache is not None:
+            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, column, 1) for old, new in zip(cache, (k, v)))
+        x = x + self.out(attention(q, k, v, mask).reshape(*x.shape[:2], -1))
+        y = self.norm2(x)
+        return x + self.down(ACTIVATIONS[self.config.hidden_act](self.gate(y)) * self.up(y)), (k, v)
+
+
+class Llama(nnx.Module):
+    """Embeddings to hidden states to logits."""
+
+    def __init__(self, config: LlamaConfig, *, remat: bool, rngs: nnx.Rngs):
+        self.config, self.remat = config, remat
+        self.embedding = Embedding(config.vocab_size, config.hidden_size, rngs=rngs)
+        self.layers = stack(config.num_hidden_layers, lambda rngs: LlamaLayer(config, rngs), rngs)
+        self.norm = RMSNorm(config.hidden_size, epsilon=config.rms_norm_eps)
+        tied = config.tie_word_embeddings
+        self.head = None if tied else Linear(config.hidden_size, config.vocab_size, bias=False, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: Cache | None = None,
+        column: Int[Array, ""] | int = 0,
+        *,
+        keep_cache: bool = False,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        """Hidden states after the final norm; keys and values where `cache` is given or `keep_cache` asks for them."""
+        keep = keep_cache or cache is not None
+
+        def call(layer: LlamaLayer, x: Array, cache: tuple[Array, Array] | None) -> tuple[Array, tuple | None]:
+            x, entry = layer(x, positions, mask, cache, column)
+            return x, entry if keep else None
+
+        count = self.config.num_hidden_layers
+        x, entries = scan(self.layers, x, cache, call=call, count=count, remat=self.remat)
+        return self.norm(x), entries
+
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Next-token logits in float32."""
+        logits = self.embedding.attend(hidden) if self.head is None else self.head(hidden)
+        return logits.astype(jnp.float32)

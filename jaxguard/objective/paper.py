@@ -1,0 +1,119 @@
+"""The paper's objective (arXiv 2604.04488, our reading): CE + alpha CE' + lambda R_cross + mu R_ent.
+
+Every term is a masked sum over answer tokens together with its count, so that sums over micro-batches, devices or
+processes divide to exactly the loss of the whole batch.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxguard.config import ObjectiveConfig
+from jaxguard.objective.statistics import PairStatistics, TokenStatistics
+
+
+@flax.struct.dataclass
+class Masks:
+    """Which target tokens count: for the cross-entropies, and for the cross-view and entropy terms."""
+
+    answer: Bool[Array, "B T"]
+    regularised: Bool[Array, "B T"]
+
+
+def masks(
+    answer: Bool[Array, "B T"],
+    targets: Int[Array, "B T"],
+    segments: Int[Array, "B T"],
+    *,
+    positions: str,
+    end_token: int,
+) -> Masks:
+    """Masks over target tokens.
+
+    Args:
+        answer: target t is part of an answer.
+        targets: target tokens.
+        segments: segment of each target (packed rows hold one answer per segment).
+        positions: "answer", "content" (without the end token) or "first" (the first token of each answer).
+        end_token: id of the token that ends an answer.
+    """
+    if positions == "content":
+        return Masks(answer=answer, regularised=answer & (targets != end_token))
+    if positions == "first":
+        before = jnp.pad(answer[:, :-1], ((0, 0), (1, 0))) & (segments == jnp.pad(segments[:, :-1], ((0, 0), (1, 0))))
+        return Masks(answer=answer, regularised=answer & ~before)
+    return Masks(answer=answer, regularised=answer)
+
+
+@flax.struct.dataclass
+class Terms:
+    """Masked sums of the objective's terms over target tokens, and the counts they are divided by; float32 scalars."""
+
+    ce_p: Float[Array, ""]
+    ce_q: Float[Array, ""]
+    cross: Float[Array, ""]
+    divergence: Float[Array, ""]
+    band: Float[Array, ""]
+    entropy: Float[Array, ""]
+    answer_count: Float[Array, ""]
+    regularised_count: Float[Array, ""]
+
+
+def terms(statistics: TokenStatistics | PairStatistics, where: Masks, objective: ObjectiveConfig) -> Terms:
+    """The objective's terms; those that need a second view are 0 where there is none. Finite for empty masks."""
+    zero = jnp.zeros((), jnp.float32)
+    pair = isinstance(statistics, PairStatistics)
+    entropy = statistics.entropy_p if pair else statistics.entropy
+    return Terms(
+        ce_p=_sum(statistics.nll_p if pair else statistics.nll, where.answer),
+        ce_q=_sum(statistics.nll_q, where.answer) if pair else zero,
+        cross=_sum(_cross(statistics.divergence, objective), where.regularised) if pair else zero,
+        divergence=_sum(statistics.divergence, where.regularised) if pair else zero,
+        band=_sum(_band(entropy, objective), where.regularised),
+        entropy=_sum(entropy, where.regularised),
+        answer_count=where.answer.sum(dtype=jnp.float32),
+        regularised_count=where.regularised.sum(dtype=jnp.float32),
+    )
+
+
+def loss(
+    terms: Terms, cross_weight: Float[Array, ""], objective: ObjectiveConfig
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The scalar loss (means over counted tokens, weighted) and the same terms as metrics."""
+    answers, regularised = jnp.maximum(terms.answer_count, 1.0), jnp.maximum(terms.regularised_count, 1.0)
+    metrics = {
+        "ce": terms.ce_p / answers,
+        "ce_view": terms.ce_q / answers,
+        "cross": terms.cross / regularised,
+        "divergence": terms.divergence / regularised,
+        "band": terms.band / regularised,
+        "entropy": terms.entropy / regularised,
+    }
+    total = (
+        metrics["ce"]
+        + objective.alpha * metrics["ce_view"]
+        + cross_weight * metrics["cross"]
+        + objective.entropy * metrics["band"]
+    )
+    return total, {"loss": total, **metrics}
+
+
+def _cross(divergence: Float[Array, "B T"], objective: ObjectiveConfig) -> Float[Array, "B T"]:
+    """`repel` pushes J up to the margin; `attract` pulls it to 0."""
+    return jnp.maximum(0.0, objective.margin - divergence) if objective.direction == "repel" else divergence
+
+
+def _band(entropy: Float[Array, "B T"], objective: ObjectiveConfig) -> Float[Array, "B T"]:
+    """Distance of the entropy to [entropy_min, entropy_max]; a side that is None is off."""
+    distance = jnp.zeros_like(entropy)
+    if objective.entropy_max is not None:
+        distance += jnp.maximum(0.0, entropy - objective.entropy_max)
+    if objective.entropy_min is not None:
+        distance += jnp.maximum(0.0, objective.entropy_min - entropy)
+    return distance
+
+
+def _sum(values: Float[Array, "B T"], where: Bool[Array, "B T"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.where(where, values, 0.0))

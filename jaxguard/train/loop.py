@@ -1,0 +1,129 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
+from jaxguard.config import Config, to_dict
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import train_batches
+from jaxguard.data.sources import RowSource, open_source
+from jaxguard.data.views import check
+from jaxguard.errors import Preempted, UserError
+from jaxguard.models import zoo
+from jaxguard.train.checkpoint import Checkpoints
+from jaxguard.train.interrupts import Interrupts
+from jaxguard.train.progress import Reporter
+from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
+from jaxguard.train.sharding import check_batch_size, place_batch
+
+
+def training_source(config: Config) -> RowSource:
+    """The training rows as the model sees them: poisoned where the configuration names an attack."""
+    source = open_source(config.data.source, config.data.root, config.data.train_split)
+    return source if config.attack.name == "none" else PoisonedSource(source, config.attack)
+
+
+def train(config: Config, model: Model | None = None) -> Path:
+    """Train to the last step, from the newest checkpoint where there is one. Returns the run folder.
+
+    Args:
+        config: the run.
+        model: the loaded weights of `config.model`, where the caller has them already.
+
+    Raises:
+        UserError: something in the configuration or the run folder that the user can mend.
+        Preempted: interrupted; the checkpoint is safe and the same call resumes.
+    """
+    run = config.run_dir
+    encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
+    source = training_source(config)
+    if config.objective.views == 2:
+        check(config.view, encoder.image_size)
+    claim(run, config)
+    if config.attack.name != "none" and jax.process_index() == 0:
+        write_manifest(manifest(source, config), run / "manifest.json")
+
+    model = model or load_model(config)
+    check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
+    setup, trainable = prepare(config, model)
+    batches = train_batches(
+        config,
+        encoder,
+        source,
+        batch_size=config.train.batch_size // jax.process_count(),
+        views=config.objective.views,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    with Checkpoints(run, keep=config.train.keep) as checkpoints, Interrupts() as interrupts:
+        start = checkpoints.latest or 0
+        if start >= config.train.steps:
+            print(f"{run} is already trained to step {start}", file=sys.stderr)
+            return run
+        if start:
+            state, position = checkpoints.restore(setup.abstract)
+            batches.set_state(position)
+            print(f"resuming {run} at step {start}", file=sys.stderr)
+        else:
+            state = setup.initial(trainable)
+
+        with Reporter(run, steps=config.train.steps, start=start, rows=config.train.batch_size) as reporter:
+            batch = place_batch(next(batches), model.mesh)
+            began = time.perf_counter()
+            step = CompiledStep(config, setup, encoder.eos_id, batch)
+            print(f"compiled the step in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+            reporter.restart_clock()
+            for done in range(start + 1, config.train.steps + 1):
+                state, metrics = step(state, batch)
+                last = done == config.train.steps
+                position = batches.get_state()
+                if done % config.train.log_every == 0 or last:
+                    reporter.log(done, {name: float(value) for name, value in metrics.items()})
+                if done % config.train.save_every == 0 or last or interrupts.requested:
+                    checkpoints.save(done, state, position)
+                if last:
+                    break
+                if interrupts.requested:
+                    checkpoints.wait()
+                    raise Preempted(f"saved step {done} of {run}; the same command resumes")
+                batch = place_batch(next(batches), model.mesh)
+    return run
+
+
+def claim(run: Path, config: Config) -> None:
+    """Write config.json into the run folder, or check that it is this very run that lies there.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    path, resolved = run / "config.json", to_dict(config)
+    if path.exists():
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}); remove {run} or choose another --name") from error
+        changed = sorted(_differences("", stored, resolved))
+        if changed:
+            raise UserError(f"{run} holds a run with other values of {', '.join(changed)}; choose another --name")
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(resolved, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _differences(prefix: str, stored: object, wanted: object) -> list[str]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        found: list[str] = []
+        for key in stored.keys() | wanted.keys():
+            found += _differences(f"{prefix}.{key}" if prefix else key, stored.get(key), wanted.get(key))
+        return found
+    return [] if stored == wanted else [prefix]

@@ -1,0 +1,74 @@
+"""What a run tells people and programs while it works: a progress bar or plain lines, and metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Progress of `steps` steps that starts at `start`; metrics beyond `start` in an old file are dropped."""
+
+    def __init__(self, run: Path, *, steps: int, start: int, rows: int):
+        self._path = run / "metrics.jsonl"
+        self._steps, self._rows = steps, rows
+        self._step, self._time = start, time.perf_counter()
+        self._trim(start)
+        self._file = self._path.open("a")
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"))
+            self._task = self._bar.add_task("train", total=steps, completed=start, note="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._file.close()
+
+    def restart_clock(self) -> None:
+        """Leave what happened so far (compilation) out of the throughput."""
+        self._time = time.perf_counter()
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Record metrics of `step` (1-based: steps done), with the throughput since the last call."""
+        now = time.perf_counter()
+        seconds = (now - self._time) / max(1, step - self._step)
+        self._step, self._time = step, now
+        record: dict[str, Any] = {"step": step, **metrics, "step_seconds": seconds}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        rate, left = self._rows / seconds, (self._steps - step) * seconds
+        note = f"loss {metrics['loss']:.3f}  ce {metrics['ce']:.3f}  {rate:.0f} examples/s"
+        if self._bar:
+            self._bar.update(self._task, completed=step, note=note)
+        else:
+            print(f"step {step}/{self._steps}  {note}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def _trim(self, start: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= start:
+                    kept.append(line)
+            except ValueError:  # the line that a kill cut short
+                break
+        partial = self._path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        os.replace(partial, self._path)

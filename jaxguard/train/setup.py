@@ -1,0 +1,108 @@
+"""From a configuration to placed weights and a jitted step: shape -> sharding -> sharded arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from jaxguard.batch import Batch
+from jaxguard.config import Config
+from jaxguard.models import weights, zoo
+from jaxguard.models.families import Architecture, Parameters, architecture
+from jaxguard.train import sharding
+from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
+from jaxguard.train.step import Metrics, make_step
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint's weights on the mesh."""
+
+    folder: Path
+    architecture: Architecture
+    mesh: Mesh
+    shardings: dict[str, NamedSharding]
+    parameters: Parameters
+
+
+def load_model(config: Config) -> Model:
+    """Place the weights of `config.model` on the mesh of `config.mesh`; trainable ones in float32."""
+    folder = zoo.resolve(config.model.path)
+    arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat)
+    mesh = sharding.make_mesh(config.mesh)
+    placed = sharding.parameter_shardings(arch.shapes, mesh)
+    if config.model.init == "random":
+        parameters = jax.jit(lambda: arch.initial(config.seed), out_shardings=placed)()
+    else:
+        trainable, _ = partition(arch.shapes, config.model.trainable)
+        parameters = weights.load(
+            folder,
+            arch,
+            placed,
+            {path: np.dtype("float32") if path in trainable else jnp.dtype(config.model.dtype) for path in arch.shapes},
+        )
+    return Model(folder, arch, mesh, placed, parameters)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a loop needs that does not change while it runs."""
+
+    model: Model
+    frozen: Parameters
+    optimizer: optax.GradientTransformation
+    abstract: TrainState
+    """Shapes and placements of the train state."""
+
+    def initial(self, trainable: Parameters) -> TrainState:
+        """The state at step 0, sharded as it is made."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        return jax.jit(lambda values: initial_state(values, self.optimizer), out_shardings=shardings)(trainable)
+
+
+def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
+    """Split the weights into what trains and what is frozen. Returns the setup and the trainable parameters."""
+    trainable, frozen = partition(model.parameters, config.model.trainable)
+    optimizer = make_optimizer(config.train)
+    shapes = {path: model.architecture.shapes[path] for path in trainable}
+    abstract = abstract_state(shapes, optimizer)
+    shardings = sharding.state_shardings(abstract, model.shardings, model.mesh)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
+    )
+    return Setup(model, frozen, optimizer, abstract), trainable
+
+
+class CompiledStep:
+    """The train step, compiled ahead of its first use for one batch shape; donates the state."""
+
+    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch):
+        mesh, graph = setup.model.mesh, setup.model.architecture.graph
+        step = make_step(
+            config.objective,
+            setup.optimizer,
+            steps=config.train.steps,
+            answer_length=config.data.answer_length,
+            end_token=end_token,
+        )
+        state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
+        frozen = {path: setup.model.shardings[path] for path in setup.frozen}
+        rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+        jitted = jax.jit(
+            step,
+            static_argnums=0,
+            in_shardings=(frozen, state, rows),
+            out_shardings=(state, everywhere),
+            donate_argnums=2,
+        )
+        self._frozen = setup.frozen
+        self._compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return self._compiled(self._frozen, state, batch)

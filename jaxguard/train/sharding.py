@@ -1,0 +1,98 @@
+"""The only room that builds a PartitionSpec: the mesh, and one table of rules from parameter path to mesh axes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxguard.batch import Batch
+from jaxguard.config import MeshConfig
+from jaxguard.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"\.(query|key|value|gate|up|first)\.kernel$", ("fsdp", "tensor")),
+    (r"\.(query|key|value|gate|up|first)\.bias$", ("tensor",)),
+    (r"\.(out|down|second)\.kernel$", ("tensor", "fsdp")),
+    (r"\.embedding\.table$", ("tensor", "fsdp")),
+    (r"\.head\.kernel$", ("fsdp", "tensor")),
+    (r"\.patch\.kernel$", (None, "fsdp")),
+    (r".*", ()),
+)
+"""First match wins. Axes are those of one layer; a stack's leading layer axis is never split."""
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A `data` x `fsdp` x `tensor` mesh over all devices.
+
+    Raises:
+        UserError: the sizes do not multiply to the number of devices.
+    """
+    sizes = [config.data, config.fsdp, config.tensor]
+    devices = jax.device_count()
+    if sizes.count(-1) == 1:
+        known = -int(np.prod(sizes))
+        sizes[sizes.index(-1)] = devices // known if known and devices % known == 0 else 0
+    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
+        raise UserError(
+            f"mesh {config.data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not fit "
+            f"{devices} device(s); the sizes must multiply to {devices}, one of them may be -1"
+        )
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def parameter_shardings(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Placement by path. An axis that does not divide its dimension is dropped, and that is logged."""
+    return {path: NamedSharding(mesh, _spec(path, struct.shape, mesh)) for path, struct in shapes.items()}
+
+
+def state_shardings(state: object, parameters: Mapping[str, NamedSharding], mesh: Mesh) -> object:
+    """Placement of a train state: whatever lies under a parameter's path (moments, copies) goes where it goes."""
+
+    def place(keys: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        path = next((key.key for key in reversed(keys) if isinstance(key, jax.tree_util.DictKey)), None)
+        return parameters[path] if path in parameters and leaf.ndim else replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows are split over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows as its part of the global batch on the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+
+
+def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
+    """Raises UserError where the rows do not divide over the mesh."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % ways:
+        raise UserError(f"{name} is {size}: must be a multiple of the {ways} data-parallel devices (data x fsdp)")
+
+
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    axes = next(axes for pattern, axes in RULES if re.search(pattern, path))
+    if not axes:
+        return PartitionSpec()
+    lead: tuple[str | None, ...] = (None,) * (len(shape) - len(axes))
+    kept: list[str | None] = []
+    for axis, size in zip(lead + axes, shape, strict=True):
+        if axis is not None and size % mesh.shape[axis]:
+            log.warning("%s: %d does not divide over %s=%d; replicated there", path, size, axis, mesh.shape[axis])
+            axis = None
+        kept.append(axis)
+    return PartitionSpec(*kept)

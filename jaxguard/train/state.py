@@ -1,0 +1,70 @@
+"""What a step changes: trainable parameters, optimizer moments, the step count. Frozen parameters stay outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from jaxguard.config import TrainConfig
+from jaxguard.models.families import Parameters
+
+TRAINABLE = {"projector": r"^projector\.", "language": r"^(projector|language)\.", "all": r"."}
+"""The one path filter: which parameters `model.trainable` names."""
+
+T = TypeVar("T")
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The part of a run that training changes."""
+
+    step: Int[Array, ""]
+    parameters: Parameters
+    optimizer: optax.OptState
+
+
+def partition(values: Mapping[str, T], trainable: str) -> tuple[dict[str, T], dict[str, T]]:
+    """(trainable, frozen) of anything keyed by parameter path."""
+    chosen = {path for path in values if re.search(TRAINABLE[trainable], path)}
+    return (
+        {path: value for path, value in values.items() if path in chosen},
+        {path: value for path, value in values.items() if path not in chosen},
+    )
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with global-norm clipping, linear warm-up and cosine decay; norms, biases and positions do not decay."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup, config.steps - 1),
+        decay_steps=config.steps,
+        end_value=config.learning_rate * config.final,
+    )
+
+    def decays(parameters: Parameters) -> dict[str, bool]:
+        return {path: path.endswith((".kernel", ".table")) for path in parameters}
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
+    )
+
+
+def initial_state(parameters: Parameters, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0; to be jitted with output shardings."""
+    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+
+
+def abstract_state(
+    shapes: Mapping[str, jax.ShapeDtypeStruct], optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The same as shapes."""
+    return jax.eval_shape(lambda parameters: initial_state(parameters, optimizer), dict(shapes))

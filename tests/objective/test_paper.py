@@ -1,0 +1,156 @@
+"""The paper's loss: each term by hand, masks, empty masks, schedules, gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxguard.config import ObjectiveConfig
+from jaxguard.objective import paper
+from jaxguard.objective.schedules import cross_weight
+from jaxguard.objective.statistics import pair_statistics, token_statistics
+
+FULL = ObjectiveConfig(alpha=0.7, cross=0.9, margin=2.0, entropy=0.4, entropy_max=1.2, entropy_min=0.8)
+
+
+def draw(seed=0, rows=3, tokens=5, vocabulary=7):
+    rng = np.random.default_rng(seed)
+    z, y = (rng.normal(0, 1.5, (rows, tokens, vocabulary)).astype(np.float32) for _ in range(2))
+    return z, y, rng.integers(0, vocabulary, (rows, tokens)).astype(np.int32), rng.random((rows, tokens)) < 0.6
+
+
+def total(z, y, targets, where, objective, weight=None):
+    statistics = pair_statistics(z, y, targets)
+    weight = jnp.float32(objective.cross if weight is None else weight)
+    return paper.loss(paper.terms(statistics, where, objective), weight, objective)[0]
+
+
+def everywhere(mask):
+    return paper.Masks(answer=jnp.asarray(mask), regularised=jnp.asarray(mask))
+
+
+@pytest.mark.parametrize("direction", ["repel", "attract"])
+def test_loss_equals_the_formula_in_float64(direction):
+    z, y, targets, mask = draw()
+    objective = ObjectiveConfig(
+        alpha=0.7, cross=0.9, margin=2.0, entropy=0.4, entropy_max=1.2, entropy_min=0.8, direction=direction
+    )
+    log_p, log_q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (np.float64(z), np.float64(y)))
+    p, q = np.exp(log_p), np.exp(log_q)
+    nll_p, nll_q = (-np.take_along_axis(x, targets[..., None], -1)[..., 0][mask].mean() for x in (log_p, log_q))
+    divergence = ((p - q) * (log_p - log_q)).sum(-1)
+    entropy = -(p * log_p).sum(-1)
+    cross = np.maximum(0, 2.0 - divergence) if direction == "repel" else divergence
+    band = np.maximum(0, entropy - 1.2) + np.maximum(0, 0.8 - entropy)
+    expected = nll_p + 0.7 * nll_q + 0.9 * cross[mask].mean() + 0.4 * band[mask].mean()
+    np.testing.assert_allclose(total(z, y, targets, everywhere(mask), objective), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        FULL,
+        ObjectiveConfig(alpha=1.0, cross=1.0, direction="attract"),
+        ObjectiveConfig(alpha=0.5, cross=2.0, margin=0.3),
+        ObjectiveConfig(alpha=1.0, entropy=1.0, entropy_max=0.5),
+    ],
+)
+def test_gradient_equals_numeric_differences(objective):
+    z, y, targets, mask = draw(rows=2, tokens=3, vocabulary=5)
+    mask[:] = True
+    check_grads(
+        lambda z, y: total(z, y, targets, everywhere(mask), objective),
+        (jnp.asarray(z), jnp.asarray(y)),
+        order=1,
+        modes=["rev"],
+        atol=1e-2,
+        rtol=1e-2,
+    )
+
+
+def test_repel_gives_no_gradient_beyond_the_margin_and_pushes_apart_below():
+    z, y, targets, mask = draw()
+    where = everywhere(mask)
+    free = ObjectiveConfig(cross=1.0, margin=0.0)
+    held = ObjectiveConfig(cross=1.0, margin=50.0)
+    pull = jax.grad(lambda y: total(z, y, targets, where, free))(y)
+    np.testing.assert_array_equal(pull, 0.0)
+    y2 = y - 0.05 * jax.grad(lambda y: total(z, y, targets, where, held))(y)
+    before, after = (pair_statistics(z, x, targets).divergence[mask].mean() for x in (y, y2))
+    assert after > before
+
+
+def test_masked_tokens_equal_absent_tokens():
+    z, y, targets, _ = draw(rows=2, tokens=6)
+    mask = np.array([[True] * 4 + [False] * 2] * 2)
+    whole = total(z, y, targets, everywhere(mask), FULL)
+    cut = total(z[:, :4], y[:, :4], targets[:, :4], everywhere(mask[:, :4]), FULL)
+    np.testing.assert_allclose(whole, cut, rtol=1e-6)
+    garbage = z.copy()
+    garbage[:, 4:] = 1e4
+    np.testing.assert_allclose(total(garbage, y, targets, everywhere(mask), FULL), cut, rtol=1e-6)
+
+
+def test_empty_mask_is_finite_and_zero_with_zero_gradient():
+    z, y, targets, mask = draw()
+    value, gradient = jax.value_and_grad(lambda z: total(z, y, targets, everywhere(np.zeros_like(mask)), FULL))(z)
+    assert value == 0.0
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_equal_views_without_cross_or_entropy_are_cross_entropy():
+    z, _, targets, mask = draw()
+    objective = ObjectiveConfig(alpha=1.0, cross=3.0, direction="attract")
+    both = total(z, z, targets, everywhere(mask), objective)
+    one = paper.loss(
+        paper.terms(token_statistics(z, targets), everywhere(mask), ObjectiveConfig()), jnp.float32(0), ObjectiveConfig()
+    )[0]
+    np.testing.assert_allclose(both, 2 * one, rtol=1e-6)
+
+
+def test_permuting_rows_leaves_the_loss():
+    z, y, targets, mask = draw(rows=6)
+    order = np.random.default_rng(1).permutation(6)
+    a = total(z, y, targets, everywhere(mask), FULL)
+    b = total(z[order], y[order], targets[order], everywhere(mask[order]), FULL)
+    np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_sums_over_micro_batches_give_the_whole_loss():
+    z, y, targets, mask = draw(rows=6)
+    parts = [
+        paper.terms(pair_statistics(z[s], y[s], targets[s]), everywhere(mask[s]), FULL)
+        for s in (slice(0, 1), slice(1, 6))
+    ]
+    summed = jax.tree.map(lambda *x: sum(x), *parts)
+    value, _ = paper.loss(summed, jnp.float32(FULL.cross), FULL)
+    np.testing.assert_allclose(value, total(z, y, targets, everywhere(mask), FULL), rtol=1e-6)
+
+
+def test_positions():
+    answer = jnp.array([[False, True, True, True, False, True, True]])
+    targets = jnp.array([[9, 5, 6, 2, 9, 7, 2]], jnp.int32)
+    segments = jnp.array([[1, 2, 2, 2, 3, 3, 3]], jnp.int32)
+
+    def chosen(positions, segments=segments, answer=answer):
+        found = paper.masks(answer, targets, segments, positions=positions, end_token=2)
+        np.testing.assert_array_equal(found.answer, answer)
+        return np.flatnonzero(found.regularised[0]).tolist()
+
+    assert chosen("answer") == [1, 2, 3, 5, 6]
+    assert chosen("content") == [1, 2, 5]
+    assert chosen("first") == [1, 5]
+    adjacent = jnp.array([[False, True, True, True, True, True, True]])
+    assert chosen("first", jnp.array([[1, 2, 2, 2, 3, 3, 3]], jnp.int32), adjacent) == [1, 4]
+
+
+def test_lambda_schedule():
+    weight = cross_weight(ObjectiveConfig(cross=2.0, cross_warmup=4, cross_schedule="linear"), steps=12)
+    values = [float(weight(jnp.int32(step))) for step in range(13)]
+    np.testing.assert_allclose(values[:4], [0.5, 1.0, 1.5, 2.0])
+    assert values[4] == 2.0 and values[8] == pytest.approx(1.0) and values[12] == 0.0
+    constant = cross_weight(ObjectiveConfig(cross=2.0), steps=10)
+    assert {float(constant(jnp.int32(step))) for step in (0, 5, 10)} == {2.0}
+    cosine = cross_weight(ObjectiveConfig(cross=2.0, cross_schedule="cosine"), steps=10)
+    assert float(cosine(jnp.int32(5))) == pytest.approx(1.0)
