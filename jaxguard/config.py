@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxguard.errors import UserError
 
@@ -17,6 +21,16 @@ def _require(ok: bool, message: str) -> None:
 
 def _share(name: str, value: float) -> None:
     _require(0.0 <= value <= 1.0, f"{name} is {value}: must lie in [0, 1]")
+
+
+def _at_least(least: int, section: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(least <= value < math.inf, f"{section}.{name} is {value}: must be finite and at least {least}")
+
+
+def _seed(name: str, value: int) -> None:
+    _require(0 <= value < 2**32, f"{name} is {value}: must lie in [0, 2**32)")
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,17 @@ class DataConfig:
     """Answer tokens per row at most, all packed pairs together: the head runs on so many positions of a row."""
     threads: int = 2
     """Reader threads."""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "train_split", "validation_split", "test_split"):
+            _require(bool(getattr(self, name)), f"data.{name} is empty")
+        _at_least(1, "data", self, "pack", "length", "answer_length")
+        _at_least(0, "data", self, "threads")
+        _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}: must be at least 1, or None")
+        _require(
+            self.answer_length < self.length,
+            f"data.answer_length ({self.answer_length}) must be less than data.length ({self.length})",
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,7 @@ class AttackConfig:
 
     def __post_init__(self) -> None:
         _share("attack.rate", self.rate)
+        _seed("attack.seed", self.seed)
         _require(bool(self.target.strip()), "attack.target is empty: give the text the attacker wants")
 
 
@@ -126,11 +152,11 @@ class ObjectiveConfig:
     """Course of lambda from its full value to 0 at the last step."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "cross", "margin", "entropy", "cross_warmup"):
-            value = getattr(self, name)
-            _require(value >= 0, f"objective.{name} is {value}: must not be negative")
+        _at_least(0, "objective", self, "alpha", "cross", "margin", "entropy", "cross_warmup")
         low, high = self.entropy_min, self.entropy_max
-        _require(low is None or low >= 0, f"objective.entropy_min is {low}: must not be negative")
+        _at_least(
+            0, "objective", self, *(name for name in ("entropy_min", "entropy_max") if getattr(self, name) is not None)
+        )
         _require(
             low is None or high is None or low <= high,
             f"objective.entropy_min ({low}) exceeds objective.entropy_max ({high})",
@@ -166,11 +192,12 @@ class TrainConfig:
     """Checkpoints kept."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+        _at_least(1, "train", self, "steps", "batch_size", "log_every", "save_every", "keep")
+        _at_least(0, "train", self, "warmup", "weight_decay")
+        _share("train.final", self.final)
+        for name in ("learning_rate", "clip"):
             value = getattr(self, name)
-            _require(value >= 1, f"train.{name} is {value}: must be at least 1")
-        _require(self.learning_rate > 0, f"train.learning_rate is {self.learning_rate}: must be positive")
-        _require(self.clip > 0, f"train.clip is {self.clip}: must be positive")
+            _require(0 < value < math.inf, f"train.{name} is {value}: must be finite and positive")
 
 
 @dataclass(frozen=True)
@@ -180,6 +207,13 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = {name: getattr(self, name) for name in ("data", "fsdp", "tensor")}
+        for name, size in sizes.items():
+            _require(size == -1 or size >= 1, f"mesh.{name} is {size}: must be at least 1, or -1 for what is left")
+        rest = [f"mesh.{name}" for name, size in sizes.items() if size == -1]
+        _require(len(rest) <= 1, f"{' and '.join(rest)} are -1: only one axis can take what is left")
 
 
 @dataclass(frozen=True)
@@ -193,6 +227,9 @@ class EvaluateConfig:
     batch_size: int = 64
     new_tokens: int = 50
     """Greedy decoding stops here or at the end token."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens")
 
 
 @dataclass(frozen=True)
@@ -212,17 +249,95 @@ class Config:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
+    def __post_init__(self) -> None:
+        parts = Path(self.name).parts
+        _require(
+            bool(parts) and ".." not in parts and not Path(self.name).is_absolute(),
+            f"name is {self.name!r}: must name a folder inside `out`",
+        )
+        _seed("seed", self.seed)
+
     @property
     def run_dir(self) -> Path:
         return self.out / self.name
 
 
-def to_dict(config: Config) -> dict:
+def keys(kind: type = Config, prefix: str = "") -> list[str]:
+    """The dotted names of all values: "name", "seed", ..., "train.steps", ..."""
+    found: list[str] = []
+    for name, hint in get_type_hints(kind).items():
+        found += keys(hint, f"{prefix}{name}.") if _is_section(hint) else [prefix + name]
+    return found
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the closest known one, if any is close.
+
+    Of dotted names the last part may stand alone: "steps" suggests "train.steps".
+    """
+
+    def closeness(choice: str) -> float:
+        pairs = ((name, choice), (name.rpartition(".")[2].lstrip("-"), choice.rpartition(".")[2].lstrip("-")))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    best = max(known, key=closeness, default="")
+    return f"; did you mean {best}?" if closeness(best) >= 0.6 else ""
+
+
+def to_dict(config: Config) -> dict[str, Any]:
     """The resolved values as plain JSON types."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         return str(value) if isinstance(value, Path) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The configuration that `to_dict` wrote. A key that is not there keeps its default.
+
+    Raises:
+        UserError: an unknown key, a value of another type, or an impossible value.
+    """
+    return _section(Config, values, "")
+
+
+def _is_section(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+def _section(kind: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{prefix.rstrip('.') or 'the configuration'} is {values!r}: must be an object of named values")
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in hints:
+            raise UserError(f"unknown key {prefix}{name}{suggestion(f'{prefix}{name}', keys())}")
+    return kind(**{name: _value(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    """`value` as the field type `hint`: a section, str, int, float, bool, Path, Literal, or one of these or None."""
+    if _is_section(hint):
+        return _section(hint, value, f"{key}.")
+    if get_origin(hint) is UnionType:
+        (hint,) = (option for option in get_args(hint) if option is not type(None))
+        return None if value is None else _value(hint, value, key)
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        _require(value in choices, f"{key} is {value!r}: must be one of {', '.join(map(repr, choices))}")
+        return value
+    accepted, noun = {
+        str: (str, "a text"),
+        Path: (str, "a path"),
+        int: (int, "a whole number"),
+        float: (int | float, "a number"),
+        bool: (bool, "true or false"),
+    }[hint]
+    _require(
+        isinstance(value, accepted) and (hint is bool or not isinstance(value, bool)),
+        f"{key} is {value!r}: must be {noun}",
+    )
+    return hint(value)

@@ -1,0 +1,137 @@
+"""Experiments: from a configuration file or a run folder to a validated configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jaxguard.attacks.base import ATTACKS
+from jaxguard.config import Config, ViewConfig, from_dict, keys, suggestion, to_dict
+from jaxguard.data import views
+from jaxguard.errors import UserError
+from jaxguard.models import zoo
+
+
+def load(path: Path) -> Config:
+    """The configuration of an experiment.
+
+    Args:
+        path: a Python file that defines ``config``, a run folder, or a run folder's config.json. A run folder that
+            was moved is found where it lies now.
+
+    Raises:
+        UserError: there is no such file, or it holds no valid configuration.
+    """
+    if path.is_dir():
+        return _load_run(path)
+    if not path.is_file():
+        siblings = sorted(map(str, path.parent.glob("*.py")))
+        raise UserError(f"{path} does not exist; give a configuration file or a run folder{suggestion(str(path), siblings)}")
+    if path.suffix == ".json":
+        return _load_run(path.parent)
+    if path.suffix != ".py":
+        raise UserError(f"{path} is neither a Python file nor a run folder")
+    return _load_python(path)
+
+
+def validate(config: Config) -> None:
+    """Check what no section can tell alone. Reads files, touches no device.
+
+    Raises:
+        UserError: the first value that cannot work.
+    """
+    if config.attack.name not in ("none", *ATTACKS):
+        known = ", ".join(("none", *ATTACKS))
+        raise UserError(
+            f"attack.name is {config.attack.name!r}: must be one of {known}{suggestion(config.attack.name, ATTACKS)}"
+        )
+    if config.objective.cross_warmup > config.train.steps:
+        raise UserError(
+            f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
+            "lambda would never reach its value"
+        )
+    _validate_batch(config)
+    _validate_image(config)
+    _validate_out(config)
+
+
+def _load_python(path: Path) -> Config:
+    try:
+        names = runpy.run_path(str(path))
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+    except Exception as error:  # whatever the user's code raises is a mistake in that file
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
+    config = names.get("config")
+    if not isinstance(config, Config):
+        found = "defines no `config`" if config is None else f"defines `config` as a {type(config).__name__}"
+        raise UserError(f"{path} {found}; it must hold `config = Config(...)` from jaxguard.config")
+    return _checked(to_dict(config), path)
+
+
+def _load_run(folder: Path) -> Config:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no config.json: it is not a run folder")
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    config = _checked(values, path)
+    if config.run_dir.resolve() == folder.resolve():
+        return config
+    return _checked({**values, "out": str(folder.resolve().parent), "name": folder.resolve().name}, path)
+
+
+def _checked(values: Any, path: Path) -> Config:
+    """Values from `path` with their types checked, which a dataclass alone does not do."""
+    try:
+        return from_dict(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    return f"{type(error).__name__}: {error}{suggestion(unexpected[1], keys()) if unexpected else ''}"
+
+
+def _validate_batch(config: Config) -> None:
+    ways = config.mesh.data * config.mesh.fsdp
+    if ways > 0 and config.train.batch_size % ways:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
+        )
+
+
+def _validate_image(config: Config) -> None:
+    """The checkpoint's image must be cut into the view's patches and fit into a row."""
+    path = zoo.resolve(config.model.path) / "config.json"
+    try:
+        vision = json.loads(path.read_text()).get("vision_config") or {}
+        image_size, patch_size = vision.get("image_size"), vision.get("patch_size")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not readable as a checkpoint's configuration ({error})") from error
+    if not isinstance(image_size, int) or not isinstance(patch_size, int) or patch_size < 1:
+        return  # Hugging Face's defaults, or a fault that loading the model names
+    tokens = (image_size // patch_size) ** 2
+    if config.data.length <= tokens:
+        raise UserError(f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}")
+    if config.objective.views == 2 or config.view != ViewConfig():
+        views.check(config.view, image_size)
+
+
+def _validate_out(config: Config) -> None:
+    nearest = next(folder for folder in (config.run_dir, *config.run_dir.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file: the run cannot lie in {config.run_dir}; choose another --out or --name")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"{nearest} is not writable: the run cannot lie in {config.run_dir}; choose another --out")
