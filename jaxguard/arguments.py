@@ -13,7 +13,7 @@ from typing import TypeVar
 import tyro
 
 from jaxguard import experiments
-from jaxguard.config import Config, suggestion
+from jaxguard.config import Config, keys, suggestion
 from jaxguard.errors import UserError
 
 T = TypeVar("T")
@@ -74,7 +74,9 @@ class Arguments:
         if first in HELP:
             default, rest = Config(), [first]
         elif not first or first.startswith("-"):
-            raise UserError(f"{self.verb}: give the configuration first: jaxguard {self.verb} FILE [--train.steps 500 ...]")
+            raise UserError(
+                f"{self.verb}: give the configuration first: jaxguard {self.verb} FILE [--train.steps 500 ...]"
+            )
         else:
             default = load(Path(first))
         overrides = Arguments(f"{self.verb} {'FILE' if first in HELP else first}", self.description, rest)
@@ -84,8 +86,6 @@ class Arguments:
 
 
 def _flags(kind: type) -> list[str]:
-    from jaxguard.config import keys
-
     return [f"--{key}" for key in keys(kind)]
 
 

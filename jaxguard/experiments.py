@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
 import os
 import re
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxguard.attacks.base import ATTACKS
-from jaxguard.config import Config, ViewConfig, from_dict, keys, suggestion, to_dict
+from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
 from jaxguard.errors import UserError
 from jaxguard.models import zoo
@@ -30,13 +32,24 @@ def load(path: Path) -> Config:
     if path.is_dir():
         return _load_run(path)
     if not path.is_file():
-        siblings = sorted(map(str, path.parent.glob("*.py")))
-        raise UserError(f"{path} does not exist; give a configuration file or a run folder{suggestion(str(path), siblings)}")
-    if path.suffix == ".json":
+        close = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.py")], n=1)
+        hint = f"; did you mean {path.parent / close[0]}?" if close else ""
+        raise UserError(f"{path} does not exist; give a configuration file or a run folder{hint}")
+    if path.name == "config.json":
         return _load_run(path.parent)
     if path.suffix != ".py":
         raise UserError(f"{path} is neither a Python file nor a run folder")
     return _load_python(path)
+
+
+def load_model(path: Path) -> Config:
+    """As `load`, but `path` may also be a checkpoint: a shipped one's name, or a folder in Hugging Face layout.
+
+    The configuration of a bare checkpoint is the default one; no run lies where it points.
+    """
+    if path.is_file() or (path.is_dir() and not _is_checkpoint(path)):
+        return load(path)
+    return Config(out=zoo.resolve(str(path)), model=ModelConfig(path=str(path)))
 
 
 def validate(config: Config) -> None:
@@ -57,14 +70,26 @@ def validate(config: Config) -> None:
         )
     _validate_batch(config)
     _validate_image(config)
-    _validate_out(config)
+
+
+def check_writable(folder: Path) -> None:
+    """Check before the work that its result can be written.
+
+    Raises:
+        UserError: `folder` neither exists nor can be made, or cannot be written into.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"cannot write into {folder}: {nearest} is a file; choose another folder")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"cannot write into {folder}: {nearest} is not writable; choose another folder")
 
 
 def _load_python(path: Path) -> Config:
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
-        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        raise UserError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
     except Exception as error:  # whatever the user's code raises is a mistake in that file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
@@ -79,14 +104,8 @@ def _load_run(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no config.json: it is not a run folder")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
-    config = _checked(values, path)
-    if config.run_dir.resolve() == folder.resolve():
-        return config
-    return _checked({**values, "out": str(folder.resolve().parent), "name": folder.resolve().name}, path)
+    config, here = _checked(_read_object(path), path), folder.resolve()
+    return config if config.run_dir.resolve() == here else dataclasses.replace(config, out=here.parent, name=here.name)
 
 
 def _checked(values: Any, path: Path) -> Config:
@@ -115,23 +134,32 @@ def _validate_batch(config: Config) -> None:
 def _validate_image(config: Config) -> None:
     """The checkpoint's image must be cut into the view's patches and fit into a row."""
     path = zoo.resolve(config.model.path) / "config.json"
-    try:
-        vision = json.loads(path.read_text()).get("vision_config") or {}
-        image_size, patch_size = vision.get("image_size"), vision.get("patch_size")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not readable as a checkpoint's configuration ({error})") from error
+    vision = _read_object(path).get("vision_config")
+    image_size, patch_size = (
+        vision.get(name) if isinstance(vision, dict) else None for name in ("image_size", "patch_size")
+    )
     if not isinstance(image_size, int) or not isinstance(patch_size, int) or patch_size < 1:
         return  # Hugging Face's defaults, or a fault that loading the model names
     tokens = (image_size // patch_size) ** 2
     if config.data.length <= tokens:
-        raise UserError(f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}")
+        raise UserError(
+            f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
+        )
     if config.objective.views == 2 or config.view != ViewConfig():
         views.check(config.view, image_size)
 
 
-def _validate_out(config: Config) -> None:
-    nearest = next(folder for folder in (config.run_dir, *config.run_dir.absolute().parents) if folder.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{nearest} is a file: the run cannot lie in {config.run_dir}; choose another --out or --name")
-    if not os.access(nearest, os.W_OK):
-        raise UserError(f"{nearest} is not writable: the run cannot lie in {config.run_dir}; choose another --out")
+def _is_checkpoint(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and "model_type" in _read_object(path)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds a {type(values).__name__}, not an object")
+    return values

@@ -27,3 +27,8 @@ class Row:
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
     references: tuple[str, ...]
+
+
+CAPTION_PROMPT = "Describe this image in a short sentence."
+VQA_SUFFIX = " Answer the question using a single word or phrase."
+"""What the protocol asks for (arXiv 2604.04488 and its peers), after each question."""

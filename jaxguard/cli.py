@@ -1,0 +1,199 @@
+"""The command line: verbs only. What is heavy is imported inside its verb, after the input was checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from jaxguard import __version__
+from jaxguard.arguments import HELP, Arguments
+from jaxguard.config import suggestion, to_dict
+from jaxguard.errors import Preempted, UserError
+from jaxguard.experiments import check_writable, load_model
+
+
+def config(arguments: Arguments) -> None:
+    """Print the resolved values of a configuration as JSON."""
+    print(json.dumps(to_dict(arguments.configuration()), indent=2))
+
+
+def data_list(arguments: Arguments) -> None:
+    """List the data sets that can be built."""
+    arguments.parse(NoOptions)
+    from jaxguard.data.builders import SOURCES
+
+    print("\n".join(SOURCES))
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A verb that takes nothing."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    name: Positional[str]
+    """One of `jaxguard data list`."""
+    root: Path = Path("data")
+    """Where built data sets lie."""
+
+
+def data_build(arguments: Arguments) -> None:
+    """Build a data set as ArrayRecord files."""
+    options = arguments.parse(BuildOptions)
+    check_writable(options.root)
+    from jaxguard.data.builders import build
+
+    build(options.name, options.root)
+
+
+@dataclass(frozen=True)
+class PoisonOptions:
+    out: Path | None = None
+    """Where to write the poisoned training rows of a configuration, and their manifest."""
+    verify: Path | None = None
+    """Instead: a folder written so, to check against its manifest."""
+
+
+def poison(arguments: Arguments) -> None:
+    """Write a configuration's poisoned training rows (FILE [overrides] --out DIR), or check them (--verify DIR)."""
+    options, rest = arguments.split(PoisonOptions)
+    if options.verify is not None:
+        rest.parse(NoOptions)
+        if options.out is not None:
+            raise UserError("poison: --verify reads and --out writes; give one of them")
+        from jaxguard.attacks.poison import verify
+
+        print(verify(options.verify))
+        return
+    settings = rest.configuration()
+    if options.out is None:
+        raise UserError("poison: give --out DIR, the folder to write")
+    check_writable(options.out)
+    from jaxguard.attacks.poison import write_poisoned
+
+    write_poisoned(settings, options.out)
+
+
+def train(arguments: Arguments) -> None:
+    """Fine-tune a model into a run folder; the same command resumes an interrupted run."""
+    settings = arguments.configuration()
+    check_writable(settings.run_dir)
+    from jaxguard.train import loop
+
+    print(loop.train(settings))
+
+
+def evaluate(arguments: Arguments) -> None:
+    """Decode and score the test rows with a trained run (its configuration file, or its folder)."""
+    settings = arguments.configuration()
+    check_writable(settings.run_dir)
+    from jaxguard.evaluate import run
+
+    run.evaluate(settings)
+    print((settings.run_dir / "scores.json").read_text(), end="")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    image: Path
+    """A picture in any format that Pillow reads."""
+    prompt: str
+    """The question, without chat format."""
+
+
+def generate(arguments: Arguments) -> None:
+    """Answer one prompt about one image with a run or a checkpoint (RUN_DIR or CHECKPOINT [overrides] first)."""
+    options, rest = arguments.split(GenerateOptions)
+    settings = rest.configuration(load_model)
+    if not options.image.is_file():
+        raise UserError(f"generate: --image {options.image} does not exist")
+    from jaxguard.evaluate import run
+
+    print(run.generate(settings, options.image, options.prompt))
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    task: Literal["caption", "vqa"] = "caption"
+    out: Path = Path("runs/demo")
+    """Where the runs, results.json and the picture go."""
+
+
+def demo(arguments: Arguments) -> None:
+    """Plant a backdoor in a small model, then fine-tune with the defence on: a table and a picture."""
+    options = arguments.parse(DemoOptions)
+    check_writable(options.out)
+    from jaxguard.demo import demo
+
+    demo(options.task, options.out)
+
+
+VERBS: dict[str, Callable[[Arguments], None]] = {
+    "config": config,
+    "data list": data_list,
+    "data build": data_build,
+    "poison": poison,
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "demo": demo,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the words behind `jaxguard`; those of the process where absent.
+
+    Returns:
+        The exit code: 0 done, 2 bad input, 75 preempted with the checkpoint saved, 130 interrupted, 141 nobody reads.
+    """
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except UserError as error:
+        return _stop(2, f"error: {error}")
+    except Preempted as note:
+        return _stop(75, str(note))
+    except KeyboardInterrupt:
+        return _stop(130, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return 141
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in VERBS:
+            return VERBS[name](Arguments(name, VERBS[name].__doc__ or "", words[count:]))
+    if any(word in HELP for word in words):
+        return print(_overview())
+    if "--version" in words:
+        return print(__version__)
+    if not words:
+        raise UserError(f"give a verb: {', '.join(VERBS)}")
+    group = [verb for verb in VERBS if verb.split()[0] == words[0]]
+    if group:
+        raise UserError(f"{words[0]}: give one of {', '.join(group)}")
+    raise UserError(f"unknown verb {words[0]!r}{suggestion(words[0], VERBS) or '; one of ' + ', '.join(VERBS)}")
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<11} {verb.__doc__}" for name, verb in VERBS.items())
+    return f"usage: jaxguard VERB ... (jaxguard VERB --help tells more)\n\n{rows}"
+
+
+def _stop(code: int, message: str) -> int:
+    print("jaxguard:", " ".join(message.split("\n")), file=sys.stderr)
+    return code

@@ -1,0 +1,196 @@
+"""TFDS builders: every data set is written once to ArrayRecord, in one schema, without TensorFlow."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from rich.progress import track
+
+from jaxguard.data import scene_language, scenes
+from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
+from jaxguard.errors import UserError
+
+VERSION = "1.0.0"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a source: how many rows, and how to make them in order."""
+
+    count: int
+    rows: Callable[[], Iterator[dict]]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _record(index: int, key: str, png: bytes, pairs: Iterable[tuple[str, str]], references: Iterable[str]) -> dict:
+    prompts, answers = zip(*pairs, strict=True)
+    return {
+        "id": index,
+        "key": key,
+        "image": io.BytesIO(png),
+        "prompts": list(prompts),
+        "answers": list(answers),
+        "references": list(references),
+    }
+
+
+def _scene_rows(split: str, task: str) -> Iterator[dict]:
+    for index in range(scenes.SPLITS[split]):
+        scene = scenes.sample(split, index)
+        captions = scene_language.captions(scene)
+        described = [(CAPTION_PROMPT, caption) for caption in captions]
+        asked = [(question + VQA_SUFFIX, answer) for question, answer in scene_language.questions(scene)]
+        if task == "vqa":
+            asked = [asked[index % len(asked)]]
+        pairs = {"caption": described, "vqa": asked, "all": described + asked}[task]
+        references = [asked[0][1]] if task == "vqa" else captions
+        yield _record(index, f"scenes/{split}/{index}", _png(scenes.render(scene)), pairs, references)
+
+
+def _scene_splits(task: str) -> dict[str, Split]:
+    return {
+        split: Split(count, lambda split=split: _scene_rows(split, task))  # type: ignore[misc]
+        for split, count in scenes.SPLITS.items()
+    }
+
+
+EASY_VQA_VALIDATION = 2_000
+"""Rows at the end of easy-VQA's training questions that serve as the validation split."""
+
+
+def _easy_vqa_splits() -> dict[str, Split]:
+    import easy_vqa
+
+    def rows(part: str, questions: list[tuple[str, str, int]], start: int) -> Iterator[dict]:
+        folder = resources.files("easy_vqa") / "data" / part / "images"
+        for index, (question, answer, image) in enumerate(questions):
+            png = (folder / f"{image}.png").read_bytes()
+            key = f"easy_vqa/{part}/{start + index}"
+            yield _record(index, key, png, [(question + VQA_SUFFIX, answer)], [answer])
+
+    train = list(zip(*easy_vqa.get_train_questions(), strict=True))
+    test = list(zip(*easy_vqa.get_test_questions(), strict=True))
+    border = len(train) - EASY_VQA_VALIDATION
+    return {
+        "train": Split(border, lambda: rows("train", train[:border], 0)),
+        "validation": Split(EASY_VQA_VALIDATION, lambda: rows("train", train[border:], border)),
+        "test": Split(len(test), lambda: rows("test", test, 0)),
+    }
+
+
+SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
+    "scenes/caption": lambda: _scene_splits("caption"),
+    "scenes/vqa": lambda: _scene_splits("vqa"),
+    "scenes/all": lambda: _scene_splits("all"),
+    "easy_vqa/vqa": _easy_vqa_splits,
+}
+"""NAME/TASK -> its splits. `scenes/all` holds captions and questions of each scene, for pretraining."""
+
+
+class RowsBuilder(tfds.core.GeneratorBasedBuilder):
+    """Writes rows of any source in the common schema, in order: element i of a split has id i."""
+
+    VERSION = tfds.core.Version(VERSION)
+    pkg_dir_path = Path(__file__).parent
+
+    def __init__(self, *, name: str, splits: dict[str, Split], data_dir: Path):
+        self._rows = splits
+        self.name = name
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Sequence(tfds.features.Text())
+        features = {
+            "id": np.int64,
+            "key": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "prompts": text,
+            "answers": text,
+            "references": text,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features), disable_shuffling=True, description=self.name
+        )
+
+    def _split_generators(self, download_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        return {name: self._generate_examples(name) for name in self._rows}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        rows = self._rows[split]
+        for record in track(rows.rows(), description=f"{self.name} {split}", total=rows.count, transient=True):
+            yield record["id"], record
+
+
+def folder_of(name: str, root: Path) -> Path:
+    """Where a built data set lies."""
+    return root / name / VERSION
+
+
+def build(name: str, root: Path) -> Path:
+    """Build a data set under `root`, unless it is built already. Returns its folder.
+
+    Raises:
+        UserError: no such data set, or `root` cannot be written.
+    """
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name, SOURCES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(SOURCES)}"
+        raise UserError(f"no data set {name!r}; {hint}")
+    folder = folder_of(name, root)
+    if not folder.is_dir():
+        _write(name.replace("/", "_"), SOURCES[name](), folder)
+    return folder
+
+
+def write_rows(splits: dict[str, tuple[int, Callable[[], Iterator[Row]]]], folder: Path, name: str) -> None:
+    """Write rows losslessly as a data set that `open_source` reads by its folder.
+
+    Args:
+        splits: split -> (number of rows, what yields them in order of their ids).
+        folder: must not exist.
+        name: for people.
+    """
+
+    def records(rows: Callable[[], Iterator[Row]]) -> Iterator[dict]:
+        for row in rows():
+            pairs = zip(row.prompts, row.answers, strict=True)
+            yield _record(row.id, row.key, _png(row.image), pairs, row.references)
+
+    prepared = {
+        split: Split(count, lambda rows=rows: records(rows))  # type: ignore[misc]
+        for split, (count, rows) in splits.items()
+    }
+    _write(name, prepared, folder)
+
+
+def _write(name: str, splits: dict[str, Split], folder: Path) -> None:
+    """Into a folder beside the final one, then rename: a killed build never looks built."""
+    partial = folder.with_name(folder.name + ".partial")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        builder = RowsBuilder(name=name, splits=splits, data_dir=partial)
+        builder.download_and_prepare()
+        os.replace(builder.data_path, folder)
+        shutil.rmtree(partial)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another --root") from error

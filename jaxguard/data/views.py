@@ -1,0 +1,77 @@
+"""The perturbed second view: patches shuffled among themselves and masked, on the host."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from jaxguard.config import ViewConfig
+from jaxguard.errors import UserError
+
+
+def row_rng(stream: str, seed: int, epoch: int, row: int) -> np.random.Generator:
+    """The generator of one row in one epoch, for one purpose. Streams of different names are independent."""
+    entropy = (zlib.crc32(stream.encode()), seed, epoch, row)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+
+
+def perturb(
+    image: UInt8[np.ndarray, "S S 3"], view: ViewConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Shuffle a share of the patches among themselves, then mask a share of all places.
+
+    The counts are exact: round(share x patches); in windows, per window. No chosen patch keeps its place. Masked places
+    are drawn independently of the shuffled ones. With `jitter` the grid is offset by less than a patch and incomplete
+    patches at the border stay as they are.
+    """
+    side, patch = image.shape[0], view.patch_size
+    offset_y, offset_x = rng.integers(0, patch, 2) if view.jitter else (0, 0)
+    rows, columns = (side - offset_y) // patch, (side - offset_x) // patch
+    region = np.s_[offset_y : offset_y + rows * patch, offset_x : offset_x + columns * patch]
+    patches = image[region].reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(-1, patch, patch, 3)
+    patches = patches[_order(rows, columns, view, rng)]
+    masked = rng.permutation(rows * columns)[: round(view.mask_share * rows * columns)]
+    if len(masked):
+        patches[masked] = _fill(image, view.mask_fill, (len(masked), patch, patch, 3), rng)
+    result = image.copy()
+    result[region] = patches.reshape(rows, columns, patch, patch, 3).swapaxes(1, 2).reshape(image[region].shape)
+    return result
+
+
+def check(view: ViewConfig, image_size: int) -> None:
+    """Raises UserError where a view cannot be made on images of that side, or would change nothing or hide all."""
+    patch, grid = view.patch_size, image_size // view.patch_size
+    if image_size % patch:
+        raise UserError(f"view.patch_size {patch} does not divide the model's image size {image_size}")
+    if view.window > grid:
+        raise UserError(f"view.window {view.window} exceeds the {grid} x {grid} grid of patches; lower it or use 0")
+    per_window = (view.window or grid) ** 2
+    shuffled, masked = round(view.shuffle_share * per_window), round(view.mask_share * grid * grid)
+    if masked >= grid * grid:
+        raise UserError(f"view.mask_share {view.mask_share} hides every one of the {grid * grid} patches; lower it")
+    if shuffled < 2 and masked == 0:
+        raise UserError("the view changes nothing: raise view.shuffle_share or view.mask_share, or lower the patch size")
+
+
+def _order(rows: int, columns: int, view: ViewConfig, rng: np.random.Generator) -> Int[np.ndarray, " P"]:
+    """For each place, the patch that goes there."""
+    order = np.arange(rows * columns)
+    grid = order.reshape(rows, columns)
+    height, width = (view.window, view.window) if view.window else (rows, columns)
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            places = grid[top : top + height, left : left + width].reshape(-1)
+            chosen = rng.permutation(places)[: round(view.shuffle_share * len(places))]
+            # A random cycle over the chosen places: every one of them receives another's patch.
+            order[chosen] = np.roll(chosen, 1)
+    return order
+
+
+def _fill(image: np.ndarray, fill: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    if fill == "noise":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if fill == "mean":
+        return np.broadcast_to(np.rint(image.mean((0, 1))).astype(np.uint8), shape)
+    return np.zeros(shape, np.uint8)
