@@ -155,17 +155,20 @@ def build(name: str, root: Path) -> Path:
         raise UserError(f"no data set {name!r}; {hint}")
     folder = folder_of(name, root)
     if not folder.is_dir():
-        _write(name.replace("/", "_"), SOURCES[name](), folder)
+        _write(name.replace("/", "_"), SOURCES[name](), folder, {})
     return folder
 
 
-def write_rows(splits: dict[str, tuple[int, Callable[[], Iterator[Row]]]], folder: Path, name: str) -> None:
+def write_rows(
+    splits: dict[str, tuple[int, Callable[[], Iterator[Row]]]], folder: Path, name: str, extra: dict[str, str]
+) -> None:
     """Write rows losslessly as a data set that `open_source` reads by its folder.
 
     Args:
         splits: split -> (number of rows, what yields them in order of their ids).
         folder: must not exist.
         name: for people.
+        extra: text files that lie beside the rows, by name.
     """
 
     def records(rows: Callable[[], Iterator[Row]]) -> Iterator[dict]:
@@ -177,10 +180,10 @@ def write_rows(splits: dict[str, tuple[int, Callable[[], Iterator[Row]]]], folde
         split: Split(count, lambda rows=rows: records(rows))  # type: ignore[misc]
         for split, (count, rows) in splits.items()
     }
-    _write(name, prepared, folder)
+    _write(name, prepared, folder, extra)
 
 
-def _write(name: str, splits: dict[str, Split], folder: Path) -> None:
+def _write(name: str, splits: dict[str, Split], folder: Path, extra: dict[str, str]) -> None:
     """Into a folder beside the final one, then rename: a killed build never looks built."""
     partial = folder.with_name(folder.name + ".partial")
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -190,6 +193,8 @@ def _write(name: str, splits: dict[str, Split], folder: Path) -> None:
         partial.mkdir(parents=True)
         builder = RowsBuilder(name=name, splits=splits, data_dir=partial)
         builder.download_and_prepare()
+        for file, text in extra.items():
+            (builder.data_path / file).write_text(text)
         os.replace(builder.data_path, folder)
         shutil.rmtree(partial)
     except OSError as error:
