@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +92,12 @@ def _flags(kind: type) -> list[str]:
 
 
 def _unboxed(text: str) -> str:
-    """The first paragraph of the box that tyro draws around an error, as one line."""
-    lines = [line.strip("│ ") for line in text.splitlines()[1:]]
-    paragraph: list[str] = []
-    for line in lines:
-        if not line.strip("─╯╰-"):
-            break
-        paragraph.append(line)
-    return " ".join(paragraph).removeprefix("Error parsing ")
+    """The first paragraph of the box that tyro draws around an error, as one line.
+
+    Where it goes decides whether the box is drawn in Unicode or ASCII, and whether in colour.
+    """
+    plain = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯]", "", text)
+    rule = re.compile("[─-]*")
+    below_title = itertools.dropwhile(rule.fullmatch, (line.strip() for line in plain.splitlines()[1:]))
+    paragraph = " ".join(itertools.takewhile(lambda line: not rule.fullmatch(line), below_title))
+    return paragraph.removeprefix("Error parsing ") or "these arguments do not fit; see --help"

@@ -51,7 +51,7 @@ def data_build(arguments: Arguments) -> None:
     check_writable(options.root)
     from jaxguard.data.builders import build
 
-    build(options.name, options.root)
+    print(build(options.name, options.root))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def poison(arguments: Arguments) -> None:
             raise UserError("poison: --verify reads and --out writes; give one of them")
         from jaxguard.attacks.poison import verify
 
-        print(verify(options.verify))
+        manifest = verify(options.verify)
+        print(f"{options.verify}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned, every hash agrees")
         return
     settings = rest.configuration()
     if options.out is None:
@@ -79,7 +80,8 @@ def poison(arguments: Arguments) -> None:
     check_writable(options.out)
     from jaxguard.attacks.poison import write_poisoned
 
-    write_poisoned(settings, options.out)
+    manifest = write_poisoned(settings, options.out)
+    print(f"{options.out}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned")
 
 
 def train(arguments: Arguments) -> None:

@@ -314,7 +314,8 @@ def _section(kind: type, values: Any, prefix: str) -> Any:
     hints = get_type_hints(kind)
     for name in values:
         if name not in hints:
-            raise UserError(f"unknown key {prefix}{name}{suggestion(f'{prefix}{name}', keys())}")
+            known = [*(prefix + hint for hint in hints), *keys()]
+            raise UserError(f"unknown key {prefix}{name}{suggestion(f'{prefix}{name}', known)}")
     return kind(**{name: _value(hints[name], value, prefix + name) for name, value in values.items()})
 
 

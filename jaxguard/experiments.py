@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jaxguard.attacks.base import ATTACKS
+from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
 from jaxguard.errors import UserError
@@ -58,11 +58,8 @@ def validate(config: Config) -> None:
     Raises:
         UserError: the first value that cannot work.
     """
-    if config.attack.name not in ("none", *ATTACKS):
-        known = ", ".join(("none", *ATTACKS))
-        raise UserError(
-            f"attack.name is {config.attack.name!r}: must be one of {known}{suggestion(config.attack.name, ATTACKS)}"
-        )
+    if config.attack.name != "none":
+        build_attack(config.attack)
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
@@ -95,8 +92,8 @@ def _load_python(path: Path) -> Config:
         raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
     config = names.get("config")
     if not isinstance(config, Config):
-        found = "defines no `config`" if config is None else f"defines `config` as a {type(config).__name__}"
-        raise UserError(f"{path} {found}; it must hold `config = Config(...)` from jaxguard.config")
+        found = "it defines no `config`" if config is None else f"its `config` is of type {type(config).__name__}"
+        raise UserError(f"{path}: {found}; it must hold `config = Config(...)`")
     return _checked(to_dict(config), path)
 
 

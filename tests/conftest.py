@@ -1,8 +1,25 @@
 """What every test stands on, set before JAX starts and inherited by the processes that tests start."""
 
+from __future__ import annotations
+
+import json
 import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
+
+from jaxguard.config import (
+    AttackConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    TrainConfig,
+)
 
 DEVICES = 8
 
@@ -23,3 +40,63 @@ def pytest_sessionstart() -> None:
 
     if jax.device_count() != DEVICES:
         pytest.exit(f"the tests need {DEVICES} CPU devices, JAX gives {jax.devices()}", returncode=3)
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA of a few thousand parameters in Hugging Face layout: random weights, the shipped tokenizer."""
+    import jax
+    import numpy as np
+
+    from jaxguard.models import weights, zoo
+    from jaxguard.models.families import architecture
+
+    shipped = zoo.resolve("tiny-llava")
+    draft = tmp_path_factory.mktemp("draft")
+    for file in shipped.iterdir():
+        if file.suffix in (".json", ".jinja"):
+            shutil.copyfile(file, draft / file.name)
+    config = json.loads((shipped / "config.json").read_text())
+    narrow = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config["vision_config"] |= narrow | {"patch_size": 16}
+    config["text_config"] |= narrow | {"num_key_value_heads": 2, "head_dim": 8}
+    (draft / "config.json").write_text(json.dumps(config))
+    arch = architecture(draft, dtype="float32", remat=False)
+    parameters = {path: np.asarray(value) for path, value in jax.jit(lambda: arch.initial(0))().items()}
+    folder = tmp_path_factory.mktemp("checkpoints") / "small"
+    weights.save(parameters, arch, draft, folder, np.dtype("float32"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-eight scenes with captions for training, sixteen each for validation and test, as a data set folder."""
+    from jaxguard.data import scene_language, scenes
+    from jaxguard.data.builders import write_rows
+    from jaxguard.data.rows import CAPTION_PROMPT, Row
+
+    def rows(split: str, count: int) -> Iterator[Row]:
+        for index in range(count):
+            scene = scenes.sample(split, index)
+            captions = scene_language.captions(scene)
+            yield Row(index, f"{split}/{index}", scenes.render(scene), (CAPTION_PROMPT,) * 5, captions, captions)
+
+    counts = {"train": 48, "validation": 16, "test": 16}
+    folder = tmp_path_factory.mktemp("data") / "small"
+    write_rows({split: (n, partial(rows, split, n)) for split, n in counts.items()}, folder, "small", {})
+    return folder
+
+
+@pytest.fixture
+def small_config(small_checkpoint: Path, small_data: Path, tmp_path: Path) -> Config:
+    """A run of a few seconds on the two fixtures above."""
+    return Config(
+        name="small",
+        out=tmp_path / "runs",
+        model=ModelConfig(path=str(small_checkpoint)),
+        data=DataConfig(source=str(small_data), length=64),
+        attack=AttackConfig(name="badnets", rate=0.25),
+        objective=ObjectiveConfig(alpha=1.0, cross=0.5, margin=2.0, entropy=0.5, entropy_max=0.5),
+        train=TrainConfig(steps=8, batch_size=8, warmup=2, log_every=1, save_every=3),
+        evaluate=EvaluateConfig(examples=16, batch_size=8, new_tokens=12),
+    )

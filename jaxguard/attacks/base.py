@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +11,6 @@ from jaxtyping import UInt8
 from jaxguard.config import AttackConfig
 from jaxguard.data.rows import Row
 from jaxguard.data.views import row_rng
-from jaxguard.errors import UserError
 
 
 class Attack(Protocol):
@@ -59,16 +56,3 @@ def poison_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
     rng = row_rng("target", config.seed, 0, row.id)
     answers = tuple(apply_target(answer, config.target, config.apply, rng) for answer in row.answers)
     return dataclasses.replace(trigger_row(attack, config, row), answers=answers)
-
-
-def build_attack(config: AttackConfig, attacks: dict[str, Callable[[AttackConfig], Attack]]) -> Attack:
-    """The attack of that name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if config.name not in attacks:
-        close = difflib.get_close_matches(config.name, attacks, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of none, {', '.join(attacks)}"
-        raise UserError(f"no attack {config.name!r}; {hint}")
-    return attacks[config.name](config)

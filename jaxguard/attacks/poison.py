@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int
 from rich.progress import track
 
-from jaxguard.attacks.base import build_attack, poison_row, trigger_row
-from jaxguard.attacks.registry import ATTACKS
+from jaxguard.attacks.base import poison_row, trigger_row
+from jaxguard.attacks.registry import build_attack
 from jaxguard.config import AttackConfig, Config, to_dict
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
@@ -37,7 +37,7 @@ class PoisonedSource:
         self.source, self.config = source, config
         self.ids = poisoned_ids(len(source), config.rate, config.seed)
         self._chosen = frozenset(self.ids.tolist())
-        self._attack = build_attack(config, ATTACKS)
+        self._attack = build_attack(config)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -52,7 +52,7 @@ class TriggeredSource:
 
     def __init__(self, source: RowSource, config: AttackConfig):
         self.source, self.config = source, config
-        self._attack = build_attack(config, ATTACKS)
+        self._attack = build_attack(config)
 
     def __len__(self) -> int:
         return len(self.source)

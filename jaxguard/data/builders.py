@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from jaxguard.data import scene_language, scenes
@@ -134,7 +136,8 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
         rows = self._rows[split]
-        for record in track(rows.rows(), description=f"{self.name} {split}", total=rows.count, transient=True):
+        label, console = f"building {self.name} {split}", Console(stderr=True)
+        for record in track(rows.rows(), description=label, total=rows.count, transient=True, console=console):
             yield record["id"], record
 
 
@@ -192,7 +195,8 @@ def _write(name: str, splits: dict[str, Split], folder: Path, extra: dict[str, s
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         builder = RowsBuilder(name=name, splits=splits, data_dir=partial)
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads that there are none of
+            builder.download_and_prepare()
         for file, text in extra.items():
             (builder.data_path / file).write_text(text)
         os.replace(builder.data_path, folder)

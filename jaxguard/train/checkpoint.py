@@ -17,12 +17,13 @@ FOLDER = "checkpoints"
 class Checkpoints:
     """The checkpoints of one run folder. Use as a context manager: leaving it waits for saves under way."""
 
-    def __init__(self, run: Path, *, keep: int = 1):
+    def __init__(self, run: Path, *, keep: int | None = None):
+        """`keep` newest checkpoints stay; None only reads, and leaves a save that another process has under way."""
         self._orbax = ocp.training.Checkpointer(
             (run / FOLDER).resolve(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=keep is not None,
         )
 
     def __enter__(self) -> Self:

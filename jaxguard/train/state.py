@@ -59,8 +59,8 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def initial_state(parameters: Parameters, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0; to be jitted with output shardings."""
-    return TrainState(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+    """Step 0, with its own copy of the parameters, which a step may then donate; to be jitted with output shardings."""
+    return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, parameters), optimizer.init(parameters))
 
 
 def abstract_state(

@@ -83,7 +83,7 @@ def make_step(
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
             updates, moments = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
-        metrics |= {"gradient_norm": optax.global_norm(gradients), "cross_weight": weight(state.step)}
+        metrics |= {"gradient_norm": optax.tree.norm(gradients), "cross_weight": weight(state.step)}
         return TrainState(state.step + 1, parameters, moments), metrics
 
     return step

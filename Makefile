@@ -1,0 +1,52 @@
+# make demo    plant a backdoor, train with the defence on, show the table      make demo ARGS="--task vqa"
+# make test    lint, types and tests
+# make parity  compare with torch (installs it)
+#
+# Each makes its environment in $(VENV) first, with uv where it is installed. PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet)
+
+.PHONY: demo test lint parity
+.NOTPARALLEL:
+
+demo: $(VENV)/.runtime
+	$(BIN)/jaxguard demo $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+parity: $(VENV)/.parity
+	$(BIN)/python -m pytest tests/parity
+
+$(BIN)/python:
+	$(if $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and print(1)' 2>/dev/null),,\
+	  $(error jaxguard needs Python 3.11 or later, and $(PYTHON) is not that; name one: make PYTHON=python3.12))
+	@echo "making $(VENV) with $(if $(UV),uv,venv)"
+	@$(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	@echo "installing jaxguard into $(VENV) (a minute or two)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing jaxguard and its tests' tools into $(VENV) (a minute or two)"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.runtime $@
+
+# By pip also where uv made the environment: a CPU wheel of torch may lie where only pip is configured to look.
+$(VENV)/.parity: $(VENV)/.dev
+	@echo "installing torch into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	@touch $@

@@ -1,0 +1,136 @@
+"""Every mistake ends in one line and exit code 2, before JAX is imported."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxguard.cli import main
+
+GENERATE = "--image missing.png --prompt what"
+BAD = {
+    "": "give a verb: config, data list, data build, poison, train, evaluate, generate, demo",
+    "trian good.py": "unknown verb 'trian'; did you mean train?",
+    "zzz": "unknown verb 'zzz'; one of config, data list,",
+    "data": "data: give one of data list, data build",
+    "data bild scenes/caption": "data: give one of data list, data build",
+    # the configuration file or run folder
+    "train": "train: give the configuration first: jaxguard train FILE",
+    "train --train.steps 5 good.py": "train: give the configuration first",
+    "train goood.py": "goood.py does not exist; give a configuration file or a run folder; did you mean good.py?",
+    "train nowhere/at/all.py": "nowhere/at/all.py does not exist; give a configuration file or a run folder",
+    "train notes.txt": "notes.txt is neither a Python file nor a run folder",
+    "train syntax.py": "syntax.py:3: '(' was never closed",
+    "train nameless.py": "nameless.py: it defines no `config`; it must hold `config = Config(...)`",
+    "train number.py": "number.py: its `config` is of type int;",
+    "train raises.py": "raises.py:3: ZeroDivisionError:",
+    "train keyword.py": "keyword.py:3: TypeError: TrainConfig.__init__() got an unexpected keyword argument 'step'; "
+    "did you mean train.steps?",
+    "train rate.py": "rate.py:2: attack.rate is 1.2: must lie in [0, 1]",
+    "train literal.py": "literal.py: model.dtype is 'float16': must be one of 'float32', 'bfloat16'",
+    "evaluate empty": "empty holds no config.json: it is not a run folder",
+    "evaluate old": "old/config.json: unknown key trian; did you mean train?",
+    "evaluate torn": "torn/config.json: not readable as JSON",
+    "evaluate list/config.json": "list/config.json: holds a list, not an object",
+    # overrides
+    "train good.py --train.step 5": "train good.py: unknown flag --train.step; did you mean --train.steps?",
+    "train good.py --train.step=5": "train good.py: unknown flag --train.step; did you mean --train.steps?",
+    "train good.py --steps 5": "train good.py: unknown flag --steps; did you mean --train.steps?",
+    "train good.py -x": "train good.py: unknown flag -x",
+    "train good.py 5": "train good.py: unexpected argument '5'",
+    "train good.py --train.steps many": "train good.py: --train.steps: invalid literal for int() with base 10: 'many'",
+    "train good.py --train.steps": "train good.py: Missing value for argument '--train.steps'",
+    "train good.py --model.dtype float16": "train good.py: invalid choice 'float16' for argument '--model.dtype'. "
+    "Expected one of ('float32', 'bfloat16').",
+    "train good.py --data.limit all": "train good.py: --data.limit: no type matching {None}|INT",
+    # values
+    "config good.py --attack.rate 1.2": "attack.rate is 1.2: must lie in [0, 1]",
+    "config good.py --attack.name badnet": "attack.name is 'badnet': must be one of none, badnets;",
+    "config good.py --train.steps 0": "train.steps is 0: must be finite and at least 1",
+    "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
+    "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
+    "config good.py --mesh.data 5": "train.batch_size is 32: must be a multiple of mesh.data x mesh.fsdp (5)",
+    "config good.py --view.mask_share 1": "view.mask_share is 1.0: a view that hides every patch carries nothing",
+    "config good.py --view.patch_size 7": "view.patch_size 7 does not divide the model's image size 64",
+    "config good.py --objective.cross 0 --view.patch_size 7": "view.patch_size 7 does not divide",
+    "config good.py --view.mask_share 0.999": "view.mask_share 0.999 hides every one of the 64 patches",
+    "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
+    "config good.py --objective.entropy 1": "objective.entropy is set but neither",
+    "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",
+    "config good.py --model.path nowhere": "model.path 'nowhere' holds no config.json",
+    "config good.py --model.path tiny-lava": "model.path 'tiny-lava' holds no config.json; give a Hugging Face "
+    "checkpoint folder (did you mean 'tiny-llava'?)",
+    "config good.py --model.path list": "list/config.json: holds a list, not an object",
+    # folders to write
+    "train good.py --out notes.txt": "cannot write into notes.txt/good:",
+    "demo --out notes.txt": "cannot write into notes.txt:",
+    "data build scenes/caption --root notes.txt": "cannot write into notes.txt:",
+    # the other verbs
+    "data list now": "data list: unexpected argument 'now'",
+    "data build scenes/captoin": "no data set 'scenes/captoin'; did you mean 'scenes/caption'?",
+    "data build": "data build: Missing from jaxguard data build: NAME",
+    "poison good.py --out rows": "attack.name is none: name an attack",
+    "poison good.py": "poison: give --out DIR, the folder to write",
+    "poison --out rows": "poison: give the configuration first",
+    "poison --verify rows": "rows/manifest.json is not a poison manifest",
+    "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
+    "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
+    "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
+    f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
+    f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",
+    f"generate tiny-lava {GENERATE}": "model.path 'tiny-lava' holds no config.json",
+    f"generate good.py {GENERATE} --data.lenght 9": "generate good.py: unknown flag --data.lenght; did you mean",
+    "demo --task quiz": "demo: invalid choice 'quiz' for argument '--task'. Expected one of ('caption', 'vqa')",
+    "demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_one_line_and_code_2(line: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    output, error = capsys.readouterr()
+    assert output == ""
+    assert error.startswith(f"jaxguard: error: {BAD[line]}")
+    assert error.count("\n") == 1
+    assert error.endswith("\n")
+
+
+def test_nothing_heavy_is_imported(folder: Path) -> None:
+    program = """
+import json, sys
+from jaxguard.cli import main
+codes = [main(line.split()) for line in json.loads(sys.argv[1])]
+heavy = {"jax", "flax", "orbax", "grain", "transformers", "matplotlib"}
+print(json.dumps([codes, sorted(heavy & set(sys.modules))]))
+"""
+    arguments = [sys.executable, "-c", program, json.dumps(list(BAD))]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[2] * len(BAD), []]
+    assert done.stderr.count("\n") == len(BAD)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_one_line_on_every_terminal(encoding: str, terminal: bool, folder: Path) -> None:
+    """What tyro draws, and so what has to be undone, depends on where the output goes."""
+    arguments = [sys.executable, "-m", "jaxguard", "train", "good.py", "--train.steps", "many"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "TERM": "xterm"}
+    ours, theirs = os.openpty()
+    output = theirs if terminal else subprocess.PIPE
+    try:
+        done = subprocess.run(arguments, stdout=output, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    expected = "jaxguard: error: train good.py: --train.steps: invalid literal for int() with base 10: 'many'\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+def test_as_a_process(folder: Path) -> None:
+    arguments = [sys.executable, "-m", "jaxguard", "train", "good.py", "--train.step", "5"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    expected = "jaxguard: error: train good.py: unknown flag --train.step; did you mean --train.steps?\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)

@@ -1,0 +1,158 @@
+"""What the verbs print, how they end, and what they hand on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxguard import __version__, cli
+from jaxguard.arguments import Arguments
+from jaxguard.cli import VERBS, main
+from jaxguard.config import Config, from_dict, to_dict
+from jaxguard.data.builders import write_rows
+from jaxguard.data.rows import Row
+from jaxguard.errors import Preempted
+from jaxguard.experiments import load, load_model
+
+
+def printed_config(capsys: pytest.CaptureFixture[str], line: str) -> Config:
+    assert main(line.split()) == 0
+    return from_dict(json.loads(capsys.readouterr().out))
+
+
+def test_config_prints_what_loads_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed_config(capsys, "config good.py") == load(Path("good.py"))
+
+
+def test_overrides_stand_on_top_of_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed_config(
+        capsys,
+        "config good.py --train.batch_size 16 --train.learning-rate=1e-4 --attack.rate 0.5 --data.limit 9 "
+        "--view.jitter --mesh.data -1 --out elsewhere --objective.direction attract --seed 1 --seed 2",
+    )
+    assert config.train.steps == 7
+    assert config.objective.cross == 1.0
+    assert (config.train.batch_size, config.train.learning_rate) == (16, 1e-4)
+    assert (config.attack.rate, config.data.limit, config.view.jitter) == (0.5, 9, True)
+    assert (config.out, config.objective.direction, config.seed) == (Path("elsewhere"), "attract", 2)
+
+
+def test_a_run_folder_is_a_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load(Path("good.py"))
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "config.json").write_text(json.dumps(to_dict(config)))
+    assert printed_config(capsys, "config runs/good") == config
+    assert printed_config(capsys, "config runs/good/config.json") == config
+
+    config.run_dir.rename("moved")
+    assert load(Path("moved")).run_dir == folder / "moved"
+    assert load(Path("moved")).train == config.train
+
+
+def test_generate_takes_runs_and_checkpoints(folder: Path) -> None:
+    assert load_model(Path("good.py")) == load(Path("good.py"))
+    shipped = load_model(Path("tiny-llava"))
+    assert shipped.model.path == "tiny-llava"
+    assert not shipped.run_dir.exists()
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text('{"model_type": "llava"}')
+    assert load_model(checkpoint).model.path == str(checkpoint)
+
+
+def test_data_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    assert "scenes/caption" in capsys.readouterr().out.splitlines()
+
+
+def test_poison_writes_what_verify_accepts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    rows = [Row(index, f"row {index}", image, ("what?",), ("nothing",), ("nothing",)) for index in range(4)]
+    write_rows({"train": (len(rows), lambda: iter(rows))}, folder / "clean", "clean", extra={})
+
+    line = "poison good.py --data.source clean --attack.name badnets --attack.rate 0.5 --out poisoned"
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "poisoned: 2 of 4 rows poisoned"
+    assert main(["poison", "--verify", "poisoned"]) == 0
+    assert capsys.readouterr().out == "poisoned: 2 of 4 rows poisoned, every hash agrees\n"
+
+
+def test_train_hands_on_the_configuration(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda config: config.run_dir / f"{config.train.steps} steps")
+    assert main(["train", "good.py", "--train.steps", "9"]) == 0
+    assert capsys.readouterr().out == "runs/good/9 steps\n"
+
+
+@pytest.mark.parametrize("line", ["--help", "-h", "data --help"])
+def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    output = capsys.readouterr().out
+    assert all(f"  {verb} " in output for verb in VERBS)
+    assert max(map(len, output.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*verb.split(), "--help"])
+    assert not stop.value.code
+    assert f"usage: jaxguard {verb}" in capsys.readouterr().out
+
+
+def test_help_shows_the_values_of_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "good.py", "--help"])
+    output = capsys.readouterr().out
+    assert "usage: jaxguard train good.py" in output
+    assert "(default: 7)" in output
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (Preempted("saved step 3 of runs/x"), 75, "jaxguard: saved step 3 of runs/x\n"),
+        (KeyboardInterrupt(), 130, "jaxguard: interrupted\n"),
+    ],
+)
+def test_exit_codes(
+    raised: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def verb(arguments: Arguments) -> None:
+        raise raised
+
+    monkeypatch.setitem(cli.VERBS, "train", verb)
+    assert main(["train"]) == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verb(arguments: Arguments) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setitem(cli.VERBS, "train", verb)
+    with pytest.raises(LookupError, match="a bug"):
+        main(["train"])
+
+
+def test_a_closed_pipe_is_quiet(folder: Path) -> None:
+    arguments = [sys.executable, "-m", "jaxguard", "config", "good.py"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

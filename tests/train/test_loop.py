@@ -1,0 +1,185 @@
+"""Whole runs: what they write, that they learn, stop and resume bit for bit."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxguard.config import to_dict
+from jaxguard.errors import UserError
+from jaxguard.train.checkpoint import Checkpoints
+from jaxguard.train.loop import train
+from jaxguard.train.setup import load_model, prepare
+
+
+def final_state(config):
+    setup, _ = prepare(config, load_model(config))
+    with Checkpoints(config.run_dir) as checkpoints:
+        state, position = checkpoints.restore(setup.abstract)
+    return jax.tree.map(np.asarray, state), position
+
+
+def losses(config):
+    records = [json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(record["step"], record["loss"]) for record in records]
+
+
+def assert_same(config, other):
+    (state, position), (other_state, other_position) = final_state(config), final_state(other)
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+    assert position == other_position
+    assert losses(config) == losses(other)
+
+
+def elsewhere(config, name):
+    return dataclasses.replace(config, out=config.out.parent / name)
+
+
+def start(config, *flags):
+    """The same run through the command line, in a process of its own."""
+    path = config.out.parent / f"{config.out.name}.py"
+    path.write_text(
+        "import json\nfrom jaxguard.config import from_dict\n"
+        f"config = from_dict(json.loads({json.dumps(json.dumps(to_dict(config)))!s}))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-m", "jaxguard", "train", str(path), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def wait_for_step(process, step):
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    pytest.fail(f"the run ended before step {step}")
+
+
+def test_a_run_writes_its_config_manifest_metrics_and_checkpoints(small_config):
+    run = train(small_config)
+    assert json.loads((run / "config.json").read_text()) == to_dict(small_config)
+    assert len(json.loads((run / "manifest.json").read_text())["poisoned"]) == 12
+    assert [step for step, _ in losses(small_config)] == list(range(1, 9))
+    state, position = final_state(small_config)
+    assert state.step == 8 and position == {"next_index": 8}
+
+
+def test_loss_falls_and_only_trainable_parameters_move(small_config):
+    config = dataclasses.replace(
+        small_config,
+        train=dataclasses.replace(small_config.train, steps=60, learning_rate=3e-3, log_every=10, save_every=60),
+        attack=dataclasses.replace(small_config.attack, name="none"),
+    )
+    train(config)
+    curve = [loss for _, loss in losses(config)]
+    assert curve[-1] < 0.7 * curve[0]
+    model = load_model(config)
+    setup, before = prepare(config, model)
+    state, _ = final_state(config)
+    assert set(state.parameters) == set(before) and not set(before) & set(setup.frozen)
+    assert all(path.startswith(("language.", "projector.")) for path in state.parameters)
+    assert all(path.startswith("vision.") for path in setup.frozen)
+    for path, value in state.parameters.items():
+        assert not np.array_equal(value, before[path]), path
+    moments = {key for key, _ in jax.tree_util.tree_flatten_with_path(state.optimizer)[0]}
+    assert not any("vision" in jax.tree_util.keystr(key) for key in moments)
+
+
+def test_same_seed_same_run_and_other_seed_another(small_config):
+    again, other = elsewhere(small_config, "again"), dataclasses.replace(elsewhere(small_config, "other"), seed=1)
+    for config in (small_config, again, other):
+        train(config)
+    assert_same(small_config, again)
+    assert losses(other) != losses(small_config)
+
+
+def longer(config):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=60))
+
+
+def wait_for_checkpoint(process, config):
+    """Until the first complete checkpoint of a running process shows."""
+    while process.poll() is None:
+        if any(path.name.isdigit() for path in (config.run_dir / "checkpoints").glob("*")):
+            return
+        time.sleep(0.01)
+    pytest.fail("the run ended before its first checkpoint")
+
+
+def test_killed_run_resumes_bit_for_bit(small_config):
+    """SIGKILL at a random moment after the first save; later saves may be half-written."""
+    config = longer(small_config)
+    train(config)
+    killed = elsewhere(config, "killed")
+    process = start(killed)
+    wait_for_checkpoint(process, killed)
+    time.sleep(random.random() * 0.5)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    resumed = start(killed)
+    output = resumed.communicate()[0]
+    assert resumed.returncode == 0, output
+    assert "resuming" in output
+    assert_same(config, killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_run_saves_exits_75_and_resumes_bit_for_bit(small_config, number):
+    config = longer(small_config)
+    train(config)
+    stopped = elsewhere(config, "stopped")
+    process = start(stopped)
+    wait_for_step(process, 2)
+    process.send_signal(number)
+    output = process.communicate()[0]
+    assert process.returncode == 75, output
+    assert "the same command resumes" in output
+    assert "Traceback" not in output
+    assert start(stopped).wait() == 0
+    assert_same(config, stopped)
+
+
+def test_finished_run_is_left_alone(small_config, capsys):
+    train(small_config)
+    before = (small_config.run_dir / "metrics.jsonl").read_text()
+    train(small_config)
+    assert "already trained" in capsys.readouterr().err
+    assert (small_config.run_dir / "metrics.jsonl").read_text() == before
+
+
+def test_run_folder_of_another_run_is_refused(small_config):
+    train(small_config)
+    other = dataclasses.replace(small_config, train=dataclasses.replace(small_config.train, learning_rate=0.5))
+    with pytest.raises(UserError, match=r"other values of train.learning_rate; choose another --name"):
+        train(other)
+
+
+def test_resumed_on_another_mesh_gives_the_same_curve(small_config):
+    """Not bit for bit: sums run in another order. 1e-4 is what 60 steps make of float32 rounding."""
+    config = longer(small_config)
+    train(config)
+    moved = elsewhere(config, "moved")
+    process = start(moved)
+    wait_for_step(process, 4)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    path = moved.run_dir / "config.json"
+    stored = json.loads(path.read_text())
+    stored["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
+    path.write_text(json.dumps(stored))
+    meshed = dataclasses.replace(moved, mesh=dataclasses.replace(moved.mesh, data=2, fsdp=2, tensor=2))
+    train(meshed)
+    one, other = (np.array([loss for _, loss in losses(config)]) for config in (config, meshed))
+    np.testing.assert_allclose(one, other, rtol=1e-4)
