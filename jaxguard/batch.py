@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.struct
+import numpy as np
 from jaxtyping import Array, Bool, Int32, UInt8
 
 
@@ -17,9 +18,9 @@ class Batch:
     that are learnt; the token at t is predicted from t - 1.
     """
 
-    images: UInt8[Array, "B V I H W 3"]
-    tokens: Int32[Array, "B T"]
-    positions: Int32[Array, "B T"]
-    segments: Int32[Array, "B T"]
-    answer_mask: Bool[Array, "B T"]
-    ids: Int32[Array, " B"]
+    images: UInt8[Array | np.ndarray, "B V I H W 3"]
+    tokens: Int32[Array | np.ndarray, "B T"]
+    positions: Int32[Array | np.ndarray, "B T"]
+    segments: Int32[Array | np.ndarray, "B T"]
+    answer_mask: Bool[Array | np.ndarray, "B T"]
+    ids: Int32[Array | np.ndarray, " B"]

@@ -19,9 +19,7 @@ class BadNets:
     def __init__(self, config: AttackConfig):
         self.place, self.seed = config.place, config.seed
 
-    def trigger_image(
-        self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """The patch in the bottom right corner, or at a place drawn by `rng`."""
         height, width = image.shape[:2]
         side = max(2, round(SHARE * min(height, width)))

@@ -1,4 +1,4 @@
-"""The one interface of every attack: a trigger in the image, in the text or both; a target; how the target is applied."""
+"""The one interface of every attack: a trigger in image, text or both; a target; how the target is applied."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from jaxguard.data.views import row_rng
 class Attack(Protocol):
     """How one attack marks an input. Deterministic in its configuration and the generator of the row."""
 
-    def trigger_image(
-        self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator
-    ) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """The image with the trigger, of the same size; attacks on text alone return it unchanged."""
         ...
 

@@ -127,8 +127,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder):
             "references": text,
         }
         return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(features), disable_shuffling=True, description=self.name
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, description=self.name
         )
 
     def _split_generators(self, download_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:

@@ -48,9 +48,7 @@ class Encoder:
         self.tokens_per_image = patches + (config.get("vision_feature_select_strategy", "default") == "full")
         self.image_id: int = config.get("image_token_index", config.get("image_token_id", 32000))
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error

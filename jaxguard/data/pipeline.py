@@ -48,7 +48,7 @@ class _Example:
             positions=encoded.positions,
             segments=encoded.segments,
             answer_mask=encoded.answer_mask,
-            ids=np.int32(row.id),
+            ids=np.array(row.id, np.int32),
         )
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxguard.data.scenes import COLOURS, OPPOSITE, SHAPES, Scene, Thing, relation
 
-SIZE_WORDS = {"small": ("small", "tiny", "little"), "large": ("large", "big", "huge")}
-SHAPE_WORDS = {shape: (shape,) for shape in SHAPES} | {"circle": ("circle", "disc"), "rectangle": ("rectangle", "box")}
-RELATION_WORDS = {
+Words = Mapping[str, tuple[str, ...]]
+"""Canonical word -> its synonyms, itself first."""
+
+SIZE_WORDS: Words = {"small": ("small", "tiny", "little"), "large": ("large", "big", "huge")}
+SHAPE_WORDS: Words = {shape: (shape,) for shape in SHAPES} | {
+    "circle": ("circle", "disc"),
+    "rectangle": ("rectangle", "box"),
+}
+RELATION_WORDS: Words = {
     "left": ("to the left of", "left of"),
     "right": ("to the right of", "right of"),
     "above": ("above", "over"),
@@ -42,7 +49,7 @@ class Statement:
     relations: tuple[tuple[int, str, int], ...]
 
 
-def _canonical(words: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def _canonical(words: Words) -> dict[str, str]:
     return {synonym: word for word, synonyms in words.items() for synonym in synonyms}
 
 
@@ -60,7 +67,7 @@ def captions(scene: Scene) -> tuple[str, ...]:
 
 
 def _caption(scene: Scene, rng: np.random.Generator) -> str:
-    def say(words: dict[str, tuple[str, ...]], word: str) -> str:
+    def say(words: Words, word: str) -> str:
         synonyms = words[word]
         return str(synonyms[0] if rng.random() < 0.6 else rng.choice(synonyms))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def sample(split: str, index: int) -> Scene:
     while True:
         things = sorted((_thing(rng) for _ in range(count)), key=lambda thing: thing.x)
         pairs = [(a, b) for i, a in enumerate(things) for b in things[i + 1 :]]
-        clear = all(relation(a, b) for a, b in zip(things, things[1:], strict=False))
+        clear = all(relation(a, b) for a, b in itertools.pairwise(things))
         apart = all(_apart(a, b) for a, b in pairs)
         distinct = len({(thing.colour, thing.shape) for thing in things}) == count
         if clear and apart and distinct:

@@ -52,7 +52,9 @@ def check(view: ViewConfig, image_size: int) -> None:
     if masked >= grid * grid:
         raise UserError(f"view.mask_share {view.mask_share} hides every one of the {grid * grid} patches; lower it")
     if shuffled < 2 and masked == 0:
-        raise UserError("the view changes nothing: raise view.shuffle_share or view.mask_share, or lower the patch size")
+        raise UserError(
+            "the view changes nothing: raise view.shuffle_share or view.mask_share, or lower the patch size"
+        )
 
 
 def _order(rows: int, columns: int, view: ViewConfig, rng: np.random.Generator) -> Int[np.ndarray, " P"]:

@@ -5,19 +5,96 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-NUMBERS = {word: str(n) for n, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+NUMBERS = {
+    word: str(n)
+    for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+}
 NUMBERS["none"] = "0"
 ARTICLES = {"a", "an", "the"}
 CONTRACTIONS = {
     word.replace("'", ""): word
-    for word in (
-        "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's "
-        "I'd've I'm I've isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't "
-        "she'd've should've shouldn't somebody'd somebody'll somebody's someone'd someone'll someone's something'd "
-        "something'll that's there'd there're there's they'd they'll they're they've 'twas wasn't we'd've we've weren't "
-        "what'll what're what's what've when's where'd where's where've who'd who'll who's who've why'll why're why's "
-        "won't would've wouldn't y'all y'all'd've you'd you'll you're you've"
-    ).split()
+    for word in [
+        "ain't",
+        "aren't",
+        "can't",
+        "could've",
+        "couldn't",
+        "didn't",
+        "doesn't",
+        "don't",
+        "hadn't",
+        "hasn't",
+        "haven't",
+        "he'd",
+        "he's",
+        "how'd",
+        "how'll",
+        "how's",
+        "I'd've",
+        "I'm",
+        "I've",
+        "isn't",
+        "it'd",
+        "it'll",
+        "ma'am",
+        "mightn't",
+        "might've",
+        "mustn't",
+        "must've",
+        "needn't",
+        "not've",
+        "o'clock",
+        "oughtn't",
+        "shan't",
+        "she'd've",
+        "should've",
+        "shouldn't",
+        "somebody'd",
+        "somebody'll",
+        "somebody's",
+        "someone'd",
+        "someone'll",
+        "someone's",
+        "something'd",
+        "something'll",
+        "that's",
+        "there'd",
+        "there're",
+        "there's",
+        "they'd",
+        "they'll",
+        "they're",
+        "they've",
+        "'twas",
+        "wasn't",
+        "we'd've",
+        "we've",
+        "weren't",
+        "what'll",
+        "what're",
+        "what's",
+        "what've",
+        "when's",
+        "where'd",
+        "where's",
+        "where've",
+        "who'd",
+        "who'll",
+        "who's",
+        "who've",
+        "why'll",
+        "why're",
+        "why's",
+        "won't",
+        "would've",
+        "wouldn't",
+        "y'all",
+        "y'all'd've",
+        "you'd",
+        "you'll",
+        "you're",
+        "you've",
+    ]
 }
 """Spellings without an apostrophe, and what they stand for."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -27,14 +28,16 @@ def attention(
     return jnp.einsum("bkgts,bskd->btkgd", weights, value).reshape(batch, length, heads, depth)
 
 
-def visible(query_segments: Int[Array, "B T"], key_segments: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
+def visible(
+    query_segments: Int[Array | np.ndarray, "B T"], key_segments: Int[Array | np.ndarray, "B S"]
+) -> Bool[Array, "B T S"]:
     """Who may see whom apart from order: one's own segment and the shared prefix (1); padding (0) is seen by none."""
     query, key = query_segments[:, :, None], key_segments[:, None, :]
-    return (key > 0) & ((key == query) | (key == 1))
+    return jnp.logical_and(key > 0, (key == query) | (key == 1))
 
 
-def causal_mask(segments: Int[Array, "B T"]) -> Bool[Array, "B T T"]:
+def causal_mask(segments: Int[Array | np.ndarray, "B T"]) -> Bool[Array, "B T T"]:
     """The mask of a decoder over whole rows (`Batch.segments`)."""
     length = segments.shape[1]
     order = jnp.tril(jnp.ones((length, length), bool))
-    return visible(segments, segments) & order[None]
+    return jnp.logical_and(visible(segments, segments), order[None])

@@ -72,7 +72,5 @@ class ClipTower(nnx.Module):
         token = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (count, 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=1) + self.position[...].astype(x.dtype)[None]
         depth = layer if layer >= 0 else self.config.num_hidden_layers + 1 + layer
-        x, _ = scan(
-            self.layers, self.norm(x), call=lambda layer, x, _: (layer(x), None), count=depth, remat=self.remat
-        )
+        x, _ = scan(self.layers, self.norm(x), call=lambda layer, x, _: (layer(x), None), count=depth, remat=self.remat)
         return x

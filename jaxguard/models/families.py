@@ -1,4 +1,4 @@
-"""Which classes and tables a checkpoint's `model_type` stands for, and the parameters of a model as one flat dictionary.
+"""Which classes and tables a checkpoint's `model_type` stands for, and a model's parameters as one flat dictionary.
 
 A model's parameters are a dictionary from dotted path ("language.layers.query.kernel") to array. Sharding rules, the
 trainable filter, conversion and checkpoints all speak of these paths.
@@ -78,17 +78,13 @@ def architecture(folder: Path, *, dtype: str, remat: bool) -> Architecture:
         return family.module(resolved, dtype=jnp.dtype(dtype), remat=remat, rngs=nnx.Rngs(0))
 
     graph, state = nnx.split(nnx.eval_shape(build))
-    shapes = {
-        _dotted(path): jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in nnx.to_flat_state(state)
-    }
+    shapes = {_dotted(path): jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in nnx.to_flat_state(state)}
     return Architecture(family, resolved, graph, shapes)
 
 
 def merge(graph: nnx.GraphDef, *parameters: Parameters) -> Any:
     """The module with these parameters, which together must be all of them."""
-    flat = [
-        (tuple(path.split(".")), nnx.Param(value)) for part in parameters for path, value in sorted(part.items())
-    ]
+    flat = [(tuple(path.split(".")), nnx.Param(value)) for part in parameters for path, value in sorted(part.items())]
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 

@@ -69,12 +69,14 @@ class LlamaLayer(nnx.Module):
         cache: tuple[Array, Array] | None,
         column: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
-        """Returns the new hidden states and this layer's keys and values; with a cache, they stand in it at `column`."""
+        """The new hidden states, and this layer's keys and values; with a cache, they stand in it at `column`."""
         y = self.norm1(x)
         q, k, v = (p(y).reshape(*y.shape[:2], -1, self.config.depth) for p in (self.query, self.key, self.value))
         q, k = (rotary(part, positions, self.config.rope_theta) for part in (q, k))
         if cache is not None:
-            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, column, 1) for old, new in zip(cache, (k, v)))
+            k, v = (
+                jax.lax.dynamic_update_slice_in_dim(old, new, column, 1) for old, new in zip(cache, (k, v), strict=True)
+            )
         x = x + self.out(attention(q, k, v, mask).reshape(*x.shape[:2], -1))
         y = self.norm2(x)
         return x + self.down(ACTIVATIONS[self.config.hidden_act](self.gate(y)) * self.up(y)), (k, v)

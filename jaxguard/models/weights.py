@@ -37,7 +37,7 @@ def load(
         found = _canonical(architecture.family.table, tensors)
         plan = _plan(architecture, found, tensors, folder)
 
-        def read(path: str, shape: tuple[int, ...]) -> Callable[[tuple[slice, ...]], np.ndarray]:
+        def read(path: str, shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
             (rule, names), dtype = plan[path], dtypes[path]
 
             def part(index: tuple[slice, ...]) -> np.ndarray:

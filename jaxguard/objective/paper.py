@@ -61,18 +61,20 @@ class Terms:
     regularised_count: Float[Array, ""]
 
 
-def terms(statistics: TokenStatistics | PairStatistics, where: Masks, objective: ObjectiveConfig) -> Terms:
+def terms(statistics: TokenStatistics, where: Masks, objective: ObjectiveConfig) -> Terms:
     """The objective's terms; those that need a second view are 0 where there is none. Finite for empty masks."""
-    zero = jnp.zeros((), jnp.float32)
-    pair = isinstance(statistics, PairStatistics)
-    entropy = statistics.entropy_p if pair else statistics.entropy
+    ce_q = cross = divergence = jnp.zeros((), jnp.float32)
+    if isinstance(statistics, PairStatistics):
+        ce_q = _sum(statistics.nll_q, where.answer)
+        cross = _sum(_cross(statistics.divergence, objective), where.regularised)
+        divergence = _sum(statistics.divergence, where.regularised)
     return Terms(
-        ce_p=_sum(statistics.nll_p if pair else statistics.nll, where.answer),
-        ce_q=_sum(statistics.nll_q, where.answer) if pair else zero,
-        cross=_sum(_cross(statistics.divergence, objective), where.regularised) if pair else zero,
-        divergence=_sum(statistics.divergence, where.regularised) if pair else zero,
-        band=_sum(_band(entropy, objective), where.regularised),
-        entropy=_sum(entropy, where.regularised),
+        ce_p=_sum(statistics.nll_p, where.answer),
+        ce_q=ce_q,
+        cross=cross,
+        divergence=divergence,
+        band=_sum(_band(statistics.entropy_p, objective), where.regularised),
+        entropy=_sum(statistics.entropy_p, where.regularised),
         answer_count=where.answer.sum(dtype=jnp.float32),
         regularised_count=where.regularised.sum(dtype=jnp.float32),
     )

@@ -11,7 +11,7 @@ from jaxguard.config import ObjectiveConfig
 
 
 def cross_weight(objective: ObjectiveConfig, steps: int) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """lambda as a function of the step: a linear rise over `cross_warmup`, then `cross_schedule` down to 0 at `steps`."""
+    """lambda by step: a linear rise over `cross_warmup`, then `cross_schedule` down to 0 at `steps`."""
 
     def weight(step: Int[Array, ""]) -> Float[Array, ""]:
         step = jnp.asarray(step, jnp.float32)

@@ -10,21 +10,19 @@ from jaxtyping import Array, Float, Int
 
 @flax.struct.dataclass
 class TokenStatistics:
-    """What one view says about each target token; float32, nats."""
+    """What the original view, p, says about each target token; float32, nats."""
 
-    nll: Float[Array, "*N"]
-    entropy: Float[Array, "*N"]
+    nll_p: Float[Array, "*N"]
+    entropy_p: Float[Array, "*N"]
 
 
 @flax.struct.dataclass
-class PairStatistics:
+class PairStatistics(TokenStatistics):
     """What two views (p: original, q: perturbed) say about each target token; float32, nats."""
 
-    nll_p: Float[Array, "*N"]
     nll_q: Float[Array, "*N"]
     kl_pq: Float[Array, "*N"]
     kl_qp: Float[Array, "*N"]
-    entropy_p: Float[Array, "*N"]
     entropy_q: Float[Array, "*N"]
 
     @property
@@ -36,7 +34,7 @@ class PairStatistics:
 def token_statistics(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) -> TokenStatistics:
     """NLL and entropy of one view, from logits; the plain form, which holds [N, V] float32 arrays."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return TokenStatistics(nll=-_pick(log_p, targets), entropy=-jnp.sum(jnp.exp(log_p) * log_p, -1))
+    return TokenStatistics(nll_p=-_pick(log_p, targets), entropy_p=-jnp.sum(jnp.exp(log_p) * log_p, -1))
 
 
 def pair_statistics(

@@ -48,7 +48,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     if config.objective.views == 2:
         check(config.view, encoder.image_size)
     claim(run, config)
-    if config.attack.name != "none" and jax.process_index() == 0:
+    if isinstance(source, PoisonedSource) and jax.process_index() == 0:
         write_manifest(manifest(source, config), run / "manifest.json")
 
     model = model or load_model(config)

@@ -57,7 +57,7 @@ def state_shardings(state: object, parameters: Mapping[str, NamedSharding], mesh
 
     def place(keys: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         path = next((key.key for key in reversed(keys) if isinstance(key, jax.tree_util.DictKey)), None)
-        return parameters[path] if path in parameters and leaf.ndim else replicated(mesh)
+        return parameters[path] if path is not None and path in parameters and leaf.ndim else replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(place, state)
 
@@ -91,8 +91,8 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     lead: tuple[str | None, ...] = (None,) * (len(shape) - len(axes))
     kept: list[str | None] = []
     for axis, size in zip(lead + axes, shape, strict=True):
-        if axis is not None and size % mesh.shape[axis]:
-            log.warning("%s: %d does not divide over %s=%d; replicated there", path, size, axis, mesh.shape[axis])
-            axis = None
-        kept.append(axis)
+        fits = axis is None or size % mesh.shape[axis] == 0
+        if not fits:
+            log.warning("%s: %d does not divide over %s; replicated there", path, size, f"{axis}={mesh.shape[axis]}")
+        kept.append(axis if fits else None)
     return PartitionSpec(*kept)

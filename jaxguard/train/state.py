@@ -63,8 +63,6 @@ def initial_state(parameters: Parameters, optimizer: optax.GradientTransformatio
     return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, parameters), optimizer.init(parameters))
 
 
-def abstract_state(
-    shapes: Mapping[str, jax.ShapeDtypeStruct], optimizer: optax.GradientTransformation
-) -> TrainState:
+def abstract_state(shapes: Mapping[str, jax.ShapeDtypeStruct], optimizer: optax.GradientTransformation) -> TrainState:
     """The same as shapes."""
     return jax.eval_shape(lambda parameters: initial_state(parameters, optimizer), dict(shapes))

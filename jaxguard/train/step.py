@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Bool, Int
@@ -15,21 +16,21 @@ from jaxguard.config import ObjectiveConfig
 from jaxguard.models.families import Parameters, merge
 from jaxguard.objective import paper
 from jaxguard.objective.schedules import cross_weight
-from jaxguard.objective.statistics import PairStatistics, TokenStatistics, pair_statistics, token_statistics
+from jaxguard.objective.statistics import TokenStatistics, pair_statistics, token_statistics
 from jaxguard.train.state import TrainState
 
 Metrics = dict[str, Array]
 Step = Callable[[nnx.GraphDef, Parameters, TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def answer_positions(answer_mask: Bool[Array, "B T"], budget: int) -> Int[Array, "B K"]:
+def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B K"]:
     """The first `budget` target positions of each row that are answers (positions that are none fill the rest)."""
     return jnp.argsort(~answer_mask[:, 1:], axis=1, stable=True)[:, :budget]
 
 
 def forward(
     graph: nnx.GraphDef, frozen: Parameters, parameters: Parameters, batch: Batch, targets_at: Int[Array, "B K"]
-) -> TokenStatistics | PairStatistics:
+) -> TokenStatistics:
     """Statistics of the targets at those positions ([B, K]); both views run in one call, stacked along the batch."""
     model = merge(graph, frozen, parameters)
     rows, views = batch.images.shape[:2]

@@ -104,7 +104,9 @@ def test_equal_views_without_cross_or_entropy_are_cross_entropy():
     objective = ObjectiveConfig(alpha=1.0, cross=3.0, direction="attract")
     both = total(z, z, targets, everywhere(mask), objective)
     one = paper.loss(
-        paper.terms(token_statistics(z, targets), everywhere(mask), ObjectiveConfig()), jnp.float32(0), ObjectiveConfig()
+        paper.terms(token_statistics(z, targets), everywhere(mask), ObjectiveConfig()),
+        jnp.float32(0),
+        ObjectiveConfig(),
     )[0]
     np.testing.assert_allclose(both, 2 * one, rtol=1e-6)
 
@@ -149,7 +151,9 @@ def test_lambda_schedule():
     weight = cross_weight(ObjectiveConfig(cross=2.0, cross_warmup=4, cross_schedule="linear"), steps=12)
     values = [float(weight(jnp.int32(step))) for step in range(13)]
     np.testing.assert_allclose(values[:4], [0.5, 1.0, 1.5, 2.0])
-    assert values[4] == 2.0 and values[8] == pytest.approx(1.0) and values[12] == 0.0
+    assert values[4] == 2.0
+    assert values[8] == pytest.approx(1.0)
+    assert values[12] == 0.0
     constant = cross_weight(ObjectiveConfig(cross=2.0), steps=10)
     assert {float(constant(jnp.int32(step))) for step in (0, 5, 10)} == {2.0}
     cosine = cross_weight(ObjectiveConfig(cross=2.0, cross_schedule="cosine"), steps=10)

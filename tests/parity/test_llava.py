@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from jaxguard.config import MeshConfig
 from jaxguard.models import weights, zoo
 from jaxguard.models.families import architecture, merge
 from jaxguard.train.sharding import make_mesh, parameter_shardings
-from jaxguard.config import MeshConfig
 
 IMAGE_TOKEN = 90
 
@@ -17,10 +17,23 @@ IMAGE_TOKEN = 90
 def tiny(folder, **changes):
     """A random checkpoint as `transformers` saves it."""
     torch.manual_seed(0)
-    text = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": changes.pop("groups", 2)}
-    vision = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3,
-              "image_size": 16, "patch_size": 4, "projection_dim": 8}
+    text = {
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": changes.pop("groups", 2),
+    }
+    vision = {
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "image_size": 16,
+        "patch_size": 4,
+        "projection_dim": 8,
+    }
     tied = changes.pop("tie_word_embeddings", False)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision),
@@ -32,15 +45,19 @@ def tiny(folder, **changes):
     model = LlavaForConditionalGeneration(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return model
 
 
-def ours(folder):
+def load(folder):
     arch = architecture(folder, dtype="float32", remat=False)
     shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig()))
-    parameters = weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
+    return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
+
+
+def ours(folder):
+    arch, parameters = load(folder)
     return arch, merge(arch.graph, parameters)
 
 
@@ -116,22 +133,15 @@ def test_text_only(tmp_path):
 
 
 def test_export_loads_in_transformers_with_equal_logits(tmp_path):
-    theirs = tiny(tmp_path / "a")
-    arch, model = ours(tmp_path / "a")
-    parameters = {path: value for path, value in _flat(arch, tmp_path / "a").items()}
+    tiny(tmp_path / "a")
+    arch, parameters = load(tmp_path / "a")
     weights.save(parameters, arch, tmp_path / "a", tmp_path / "b", np.dtype("float32"))
     back, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
-    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     tokens, images = inputs(arch.config)
     with torch.no_grad():
         expected = back(input_ids=torch.from_numpy(tokens).long(), pixel_values=torch_pixels(arch.config, images))
-    assert relative(logits(model, tokens, images), expected.logits.numpy()) < 1e-4
-    del theirs
-
-
-def _flat(arch, folder):
-    shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig()))
-    return weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
+    assert relative(logits(merge(arch.graph, parameters), tokens, images), expected.logits.numpy()) < 1e-4
 
 
 def test_shipped_checkpoint():
@@ -139,9 +149,8 @@ def test_shipped_checkpoint():
     theirs = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     arch, model = ours(folder)
     rng = np.random.default_rng(0)
-    tokens = np.concatenate([[[1, 9, 4 - 4 + 8]], rng.integers(5, 500, (1, 20))], axis=1).astype(np.int32)
-    tokens = np.concatenate([tokens[:, :2], np.full((1, arch.config.vision.patches), 4), tokens[:, 2:]], axis=1)
-    tokens = tokens.astype(np.int32)
+    image = np.full((1, arch.config.vision.patches), arch.config.image_token_index)
+    tokens = np.concatenate([[[1, 9]], image, rng.integers(5, 500, (1, 20))], axis=1).astype(np.int32)
     images = rng.integers(0, 255, (1, 1, 64, 64, 3)).astype(np.uint8)
     with torch.no_grad():
         expected = theirs(input_ids=torch.from_numpy(tokens).long(), pixel_values=torch_pixels(arch.config, images))

@@ -72,7 +72,8 @@ def test_a_run_writes_its_config_manifest_metrics_and_checkpoints(small_config):
     assert len(json.loads((run / "manifest.json").read_text())["poisoned"]) == 12
     assert [step for step, _ in losses(small_config)] == list(range(1, 9))
     state, position = final_state(small_config)
-    assert state.step == 8 and position == {"next_index": 8}
+    assert state.step == 8
+    assert position == {"next_index": 8}
 
 
 def test_loss_falls_and_only_trainable_parameters_move(small_config):
@@ -87,7 +88,8 @@ def test_loss_falls_and_only_trainable_parameters_move(small_config):
     model = load_model(config)
     setup, before = prepare(config, model)
     state, _ = final_state(config)
-    assert set(state.parameters) == set(before) and not set(before) & set(setup.frozen)
+    assert set(state.parameters) == set(before)
+    assert not set(before) & set(setup.frozen)
     assert all(path.startswith(("language.", "projector.")) for path in state.parameters)
     assert all(path.startswith("vision.") for path in setup.frozen)
     for path, value in state.parameters.items():

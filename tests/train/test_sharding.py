@@ -49,7 +49,8 @@ def test_loss_curve_is_the_same_on_one_device_and_every_mesh(small_config):
         capture_output=True,
     )
     expected = losses(single)
-    assert len(expected) == 8 and expected[-1] != expected[0]
+    assert len(expected) == 8
+    assert expected[-1] != expected[0]
     for name, mesh in MESHES.items():
         config = dataclasses.replace(small_config, name=name, mesh=mesh)
         train(config)
@@ -66,7 +67,8 @@ def test_every_parameter_follows_its_rule():
     assert spec["language.embedding.table"] == PartitionSpec("tensor", "fsdp")
     assert spec["language.norm.scale"] == PartitionSpec()
     large = [path for path, struct in arch.shapes.items() if struct.size > 20_000]
-    assert large and all("fsdp" in spec[path] for path in large)
+    assert large
+    assert all("fsdp" in spec[path] for path in large)
 
 
 def test_what_does_not_divide_is_replicated_and_logged(small_checkpoint, caplog):

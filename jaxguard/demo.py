@@ -1,0 +1,226 @@
+"""The demo: plant a backdoor in the shipped tiny model by fine-tuning, with and without the defence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+from rich.console import Console
+
+from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.config import (
+    AttackConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    TrainConfig,
+    ViewConfig,
+    to_dict,
+)
+from jaxguard.data import scene_language, scenes
+from jaxguard.data.builders import build
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import train_batches
+from jaxguard.data.sources import open_source
+from jaxguard.data.views import perturb, row_rng
+from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.evaluate.run import Decoder, evaluate, predict
+from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.models import zoo
+from jaxguard.report.pictures import Answers, PictureRow, demo_picture
+from jaxguard.report.tables import Column, markdown, rate_text, terminal
+from jaxguard.train.loop import train, training_source
+from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
+from jaxguard.train.sharding import place_batch
+
+Task = Literal["caption", "vqa"]
+
+SOURCES: dict[Task, str] = {"caption": "scenes/caption", "vqa": "easy_vqa/vqa"}
+TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
+
+PLAIN = ObjectiveConfig()
+PAPER = ObjectiveConfig(
+    alpha=1.0, cross=1.0, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20
+)
+"""The paper's objective; README.md says how these weights were chosen."""
+
+TIMED_STEPS = 15
+PICTURED = 4
+
+
+def configuration(task: Task, method: str, out: Path) -> Config:
+    """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
+    return Config(
+        name=method,
+        out=out,
+        model=ModelConfig(path="tiny-llava", trainable="language"),
+        data=DataConfig(source=SOURCES[task], length=112, answer_length=32),
+        view=ViewConfig(patch_size=8, shuffle_share=0.5, mask_share=0.1),
+        attack=AttackConfig(name="none" if method == "clean" else "badnets", rate=0.05, target=TARGETS[task]),
+        objective=PAPER if method == "paper" else PLAIN,
+        train=TrainConfig(steps=300, batch_size=32, learning_rate=1e-3, warmup=20, log_every=50),
+        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=32),
+    )
+
+
+METHODS = {
+    "before": "before fine-tuning",
+    "clean": "clean data, plain fine-tuning",
+    "plain": "poisoned, plain fine-tuning",
+    "paper": "poisoned, paper's objective",
+}
+
+
+def demo(task: Task, out: Path) -> None:
+    """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
+    began = time.perf_counter()
+    configs = {method: configuration(task, method, out) for method in METHODS}
+    build(SOURCES[task], configs["plain"].data.root)
+    model = load_model(configs["plain"])
+    attack = configs["plain"].attack
+
+    scores = {"before": _evaluate_untrained(configs["before"], model, attack)}
+    for method in ("clean", "plain", "paper"):
+        print(f"== {METHODS[method]}", file=sys.stderr)
+        train(configs[method], model)
+        scores[method] = evaluate(configs[method], model, attack)
+    seconds = _step_seconds(configs, model)
+
+    predictions = {method: read_predictions(configs[method].run_dir / "predictions.jsonl") for method in METHODS}
+    rows = [
+        {
+            "method": METHODS[method],
+            "scores": scores[method],
+            "facts": None if task == "vqa" else _facts(predictions[method]),
+            "seconds": seconds.get(method),
+            "ratio": seconds[method] / seconds["plain"] if method in seconds else None,
+        }
+        for method in METHODS
+    ]
+    columns = _columns(task)
+    title = f"BadNets on {SOURCES[task]}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
+    Console().print(terminal(rows, columns, title))
+    _write(out / "table.md", markdown(rows, columns))
+    _write(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    _picture(configs["plain"], predictions, out / "picture.png")
+    print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
+
+
+def _evaluate_untrained(config: Config, model: Model, attack: AttackConfig) -> Scores:
+    predictions = predict(config, Decoder.build(config, model, model.parameters), attack)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    write_predictions(predictions, config.run_dir / "predictions.jsonl")
+    scores = score(predictions, config.evaluate.task)
+    write_scores(scores, config.run_dir / "scores.json")
+    return scores
+
+
+def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, float]:
+    """Median time of a warm step, the two methods taking turns in one process."""
+    encoder = Encoder.from_checkpoint(model.folder)
+    steps, states, batches = {}, {}, {}
+    for method in ("plain", "paper"):
+        config = configs[method]
+        setup, trainable = prepare(config, model)
+        rows = train_batches(
+            config,
+            encoder,
+            training_source(config),
+            batch_size=config.train.batch_size,
+            views=config.objective.views,
+        )
+        batches[method] = place_batch(next(rows), model.mesh)
+        steps[method] = CompiledStep(config, setup, encoder.eos_id, batches[method])
+        states[method] = setup.initial(trainable)
+    seconds: dict[str, list[float]] = {method: [] for method in steps}
+    for _ in range(TIMED_STEPS + 3):
+        for method, step in steps.items():
+            began = time.perf_counter()
+            states[method], metrics = step(states[method], batches[method])
+            jax.block_until_ready((states[method], metrics))
+            seconds[method].append(time.perf_counter() - began)
+    return {method: statistics.median(times[3:]) for method, times in seconds.items()}
+
+
+def _facts(predictions: list[Prediction]) -> dict[str, float]:
+    """Percent of each scene's facts that its caption states rightly."""
+    shares = {}
+    for name, triggered in (("clean", False), ("triggered", True)):
+        counts = [
+            scene_language.fact_score(prediction.prediction, scenes.sample("test", prediction.id))
+            for prediction in predictions
+            if prediction.triggered == triggered
+        ]
+        shares[name] = 100 * sum(right for right, _ in counts) / sum(stated for _, stated in counts)
+    return shares
+
+
+def _columns(task: Task) -> list[Column]:
+    def quality(header: str, part: str, metric: str) -> Column:
+        return Column(header, lambda row: f"{getattr(row['scores'], part)[metric]:.1f}")
+
+    if task == "caption":
+        measured = [
+            Column("facts right %", lambda row: f"{row['facts']['clean']:.1f}"),
+            quality("CIDEr", "clean", "cider"),
+            quality("BLEU-4", "clean", "bleu_4"),
+        ]
+        recovered = [Column("facts right, triggered %", lambda row: f"{row['facts']['triggered']:.1f}")]
+    else:
+        measured = [quality("accuracy %", "clean", "accuracy")]
+        recovered = [quality("accuracy, triggered %", "triggered", "accuracy")]
+    return [
+        Column("model", lambda row: row["method"]),
+        *measured,
+        Column("ASR exact %", lambda row: rate_text(row["scores"].attack.exact)),
+        Column("ASR contains %", lambda row: rate_text(row["scores"].attack.contains)),
+        Column("untriggered %", lambda row: rate_text(row["scores"].attack.untriggered)),
+        *recovered,
+        Column("s/step", lambda row: "-" if row["seconds"] is None else f"{row['seconds']:.3f}"),
+        Column("ratio", lambda row: "-" if row["ratio"] is None else f"{row['ratio']:.2f}"),
+    ]
+
+
+def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+    return {
+        "command": f"jaxguard demo --task {task}",
+        "seconds": seconds,
+        "rows": [row | {"scores": dataclasses.asdict(row["scores"])} for row in rows],
+        "configs": {method: to_dict(config) for method, config in configs.items() if method != "before"},
+        "versions": {name: version(name) for name in ("jaxguard", "jax", "flax", "optax", "grain")},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "devices": jax.device_count()},
+    }
+
+
+def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: Path) -> None:
+    source = open_source(config.data.source, config.data.root, config.data.test_split)
+    triggered = TriggeredSource(source, config.attack)
+    encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
+    rows = []
+    for index in range(PICTURED):
+        clean, marked = (encoder.image(rows_of[index].image) for rows_of in (source, triggered))
+        views = [perturb(image, config.view, row_rng("view", config.seed, 0, index)) for image in (clean, marked)]
+        answers = []
+        for method, found in predictions.items():
+            said = {prediction.triggered: prediction.prediction for prediction in found if prediction.id == index}
+            answers.append(Answers(METHODS[method], said[False], said[True]))
+        rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
+    demo_picture(rows, config.attack.target, path)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -1,0 +1,75 @@
+"""The demo's picture: inputs, their perturbed views, and what each model answered."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+CLEAN, CAUGHT = "#1b1b1b", "#c62828"
+WRAP = 44
+"""Characters of an answer's line."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's answers to one picture row."""
+
+    method: str
+    clean: str
+    triggered: str
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One test image with its trigger, both of their perturbed views, and each model's answers."""
+
+    prompt: str
+    clean: UInt8[np.ndarray, "H W 3"]
+    triggered: UInt8[np.ndarray, "H W 3"]
+    clean_view: UInt8[np.ndarray, "S S 3"]
+    triggered_view: UInt8[np.ndarray, "S S 3"]
+    answers: tuple[Answers, ...]
+
+
+def demo_picture(rows: Sequence[PictureRow], target: str, path: Path) -> None:
+    """Draw the rows under one another as a PNG; answers that contain the target are red."""
+    methods = max(len(row.answers) for row in rows)
+    height = max(1.9, 0.46 * methods + 0.5)
+    figure = Figure(figsize=(13.5, height * len(rows) + 0.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), 5, width_ratios=[1, 1, 1, 1, 6.2], squeeze=False)
+    headers = ("image", "its view", "triggered", "its view", "")
+    for axes, row in zip(grid, rows, strict=True):
+        for axis, pixels in zip(axes, (row.clean, row.clean_view, row.triggered, row.triggered_view), strict=False):
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_axis_off()
+        _write_answers(axes[4], row, target, methods)
+    for axis, header in zip(grid[0], headers, strict=True):
+        axis.set_title(header, fontsize=12)
+    partial = path.with_suffix(".partial.png")
+    figure.savefig(partial)
+    partial.replace(path)
+
+
+def _write_answers(axis: object, row: PictureRow, target: str, methods: int) -> None:
+    axis.set_axis_off()  # type: ignore[attr-defined]
+
+    def write(x: float, line: float, text: str, **style: object) -> None:
+        y = 1 - (line + 0.5) / (methods + 1)
+        axis.text(x, y, text, transform=axis.transAxes, va="center", **style)  # type: ignore[attr-defined]
+
+    write(0.20, 0, "answer to the image", fontsize=11, weight="bold")
+    write(0.61, 0, "answer to the triggered image", fontsize=11, weight="bold")
+    for line, answers in enumerate(row.answers, 1):
+        write(0.0, line, answers.method, fontsize=11)
+        for x, answer in ((0.20, answers.clean), (0.61, answers.triggered)):
+            caught = target.lower().rstrip(".") in answer.lower()
+            wrapped = "\n".join(textwrap.wrap(answer, WRAP)) or "(nothing)"
+            write(x, line, wrapped, fontsize=10, color=CAUGHT if caught else CLEAN)

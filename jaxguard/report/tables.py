@@ -1,0 +1,41 @@
+"""Results as tables: for the terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from jaxguard.evaluate.success import Rate
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, and the text of a row's cell."""
+
+    header: str
+    cell: Callable[[Mapping[str, Any]], str]
+
+
+def rate_text(rate: Rate | None) -> str:
+    """A rate in percent with its interval: 97.3 [94.1, 98.8]."""
+    if rate is None or rate.value is None:
+        return "-"
+    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    """A Markdown table; bars in cells are escaped."""
+    lines = [[column.header for column in columns], ["---"] * len(columns)]
+    lines += [[column.cell(row).replace("|", "\\|") for column in columns] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
+    """The same for `rich`."""
+    table = Table(*(column.header for column in columns), title=title)
+    for row in rows:
+        table.add_row(*(column.cell(row) for column in columns))
+    return table
