@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -87,16 +88,32 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def small_config(small_checkpoint: Path, small_data: Path, tmp_path: Path) -> Config:
-    """A run of a few seconds on the two fixtures above."""
+def _small_config(checkpoint: Path, data: Path, out: Path) -> Config:
+    """A run of a few seconds."""
     return Config(
         name="small",
-        out=tmp_path / "runs",
-        model=ModelConfig(path=str(small_checkpoint)),
-        data=DataConfig(source=str(small_data), length=64),
+        out=out,
+        model=ModelConfig(path=str(checkpoint)),
+        data=DataConfig(source=str(data), length=64),
         attack=AttackConfig(name="badnets", rate=0.25),
         objective=ObjectiveConfig(alpha=1.0, cross=0.5, margin=2.0, entropy=0.5, entropy_max=0.5),
         train=TrainConfig(steps=8, batch_size=8, warmup=2, log_every=1, save_every=3),
         evaluate=EvaluateConfig(examples=16, batch_size=8, new_tokens=12),
     )
+
+
+@pytest.fixture
+def small_config(small_checkpoint: Path, small_data: Path, tmp_path: Path) -> Config:
+    """A run of eight steps, not yet made."""
+    return _small_config(small_checkpoint, small_data, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def finished_config(small_checkpoint: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run of forty steps, already made; only to be read."""
+    from jaxguard.train.loop import train
+
+    config = _small_config(small_checkpoint, small_data, tmp_path_factory.mktemp("finished") / "runs")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=40, save_every=5))
+    train(config)
+    return config

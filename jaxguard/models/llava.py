@@ -52,15 +52,15 @@ class Llava(nnx.Module):
         self.projector = Projector(config, rngs=rngs)
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
-    def image_features(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P D"]:
-        """Projected patch vectors of raw pixels, which are normalised here, on the device."""
+    def patch_features(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
+        """The tower's patch vectors of raw pixels, which are normalised here, on the device."""
         mean, std = (np.asarray(v, np.float32) for v in (self.config.image_mean, self.config.image_std))
         scale, shift = (np.broadcast_to(v, images.shape) for v in (1 / (255 * std), -mean / std))
         pixels = (images.astype(jnp.float32) * scale + shift).astype(self.dtype)
         hidden = self.vision(pixels, self.config.vision_feature_layer)
         if self.config.vision_feature_select_strategy == "default":
             hidden = hidden[:, 1:]
-        return self.projector(hidden)
+        return hidden
 
     def embed(self, tokens: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]) -> Float[Array, "B T D"]:
         """Token vectors, with the row's image vectors laid in order over its image tokens.
@@ -68,9 +68,8 @@ class Llava(nnx.Module):
         A row without image tokens is plain text; its images are then ignored.
         """
         batch = tokens.shape[0]
-        features = self.image_features(images.reshape(-1, *images.shape[2:])).reshape(
-            batch, -1, self.config.text.hidden_size
-        )
+        features = self.projector(self.patch_features(images.reshape(-1, *images.shape[2:])))
+        features = features.reshape(batch, -1, features.shape[-1])
         is_image = tokens == self.config.image_token_index
         order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
         laid = jnp.take_along_axis(features, order[..., None], axis=1)

@@ -60,10 +60,18 @@ def start(config, *flags):
 
 
 def wait_for_step(process, step):
+    """Lines up to the one that reports the step."""
     for line in process.stdout:
         if line.startswith(f"step {step}/"):
             return
     pytest.fail(f"the run ended before step {step}")
+
+
+def finish(process):
+    """(exit code, the rest of the output)."""
+    with process:
+        output = process.stdout.read()
+    return process.returncode, output
 
 
 def test_a_run_writes_its_config_manifest_metrics_and_checkpoints(small_config):
@@ -106,10 +114,6 @@ def test_same_seed_same_run_and_other_seed_another(small_config):
     assert losses(other) != losses(small_config)
 
 
-def longer(config):
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=60))
-
-
 def wait_for_checkpoint(process, config):
     """Until the first complete checkpoint of a running process shows."""
     while process.poll() is None:
@@ -119,38 +123,32 @@ def wait_for_checkpoint(process, config):
     pytest.fail("the run ended before its first checkpoint")
 
 
-def test_killed_run_resumes_bit_for_bit(small_config):
+def test_killed_run_resumes_bit_for_bit(finished_config, tmp_path):
     """SIGKILL at a random moment after the first save; later saves may be half-written."""
-    config = longer(small_config)
-    train(config)
-    killed = elsewhere(config, "killed")
+    killed = dataclasses.replace(finished_config, out=tmp_path / "killed")
     process = start(killed)
     wait_for_checkpoint(process, killed)
     time.sleep(random.random() * 0.5)
     process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    resumed = start(killed)
-    output = resumed.communicate()[0]
-    assert resumed.returncode == 0, output
+    assert finish(process)[0] == -signal.SIGKILL
+    code, output = finish(start(killed))
+    assert code == 0, output
     assert "resuming" in output
-    assert_same(config, killed)
+    assert_same(finished_config, killed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_interrupted_run_saves_exits_75_and_resumes_bit_for_bit(small_config, number):
-    config = longer(small_config)
-    train(config)
-    stopped = elsewhere(config, "stopped")
+def test_interrupted_run_saves_exits_75_and_resumes_bit_for_bit(finished_config, tmp_path, number):
+    stopped = dataclasses.replace(finished_config, out=tmp_path / "stopped")
     process = start(stopped)
     wait_for_step(process, 2)
     process.send_signal(number)
-    output = process.communicate()[0]
-    assert process.returncode == 75, output
+    code, output = finish(process)
+    assert code == 75, output
     assert "the same command resumes" in output
     assert "Traceback" not in output
-    assert start(stopped).wait() == 0
-    assert_same(config, stopped)
+    assert finish(start(stopped))[0] == 0
+    assert_same(finished_config, stopped)
 
 
 def test_finished_run_is_left_alone(small_config, capsys):
@@ -168,20 +166,18 @@ def test_run_folder_of_another_run_is_refused(small_config):
         train(other)
 
 
-def test_resumed_on_another_mesh_gives_the_same_curve(small_config):
-    """Not bit for bit: sums run in another order. 1e-4 is what 60 steps make of float32 rounding."""
-    config = longer(small_config)
-    train(config)
-    moved = elsewhere(config, "moved")
+def test_resumed_on_another_mesh_gives_the_same_curve(finished_config, tmp_path):
+    """Not bit for bit: sums run in another order. 1e-4 is what 40 steps make of float32 rounding."""
+    moved = dataclasses.replace(finished_config, out=tmp_path / "moved")
     process = start(moved)
     wait_for_step(process, 4)
     process.send_signal(signal.SIGTERM)
-    process.communicate()
+    assert finish(process)[0] == 75
     path = moved.run_dir / "config.json"
     stored = json.loads(path.read_text())
     stored["mesh"] = {"data": 2, "fsdp": 2, "tensor": 2}
     path.write_text(json.dumps(stored))
     meshed = dataclasses.replace(moved, mesh=dataclasses.replace(moved.mesh, data=2, fsdp=2, tensor=2))
     train(meshed)
-    one, other = (np.array([loss for _, loss in losses(config)]) for config in (config, meshed))
+    one, other = (np.array([loss for _, loss in losses(config)]) for config in (finished_config, meshed))
     np.testing.assert_allclose(one, other, rtol=1e-4)

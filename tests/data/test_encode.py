@@ -1,0 +1,158 @@
+"""Tokens against the checkpoint's own chat template, exact answer masks, packing, prompts, images."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoTokenizer
+
+from jaxguard.data.encode import Encoder
+from jaxguard.data.rows import Row
+from jaxguard.errors import UserError
+from jaxguard.models import zoo
+
+FOLDER = zoo.resolve("tiny-llava")
+ENCODER = Encoder.from_checkpoint(FOLDER)
+PATCHES = 64
+
+
+def row(*pairs, key="a/1"):
+    prompts, answers = zip(*pairs, strict=True)
+    return Row(3, key, np.zeros((64, 64, 3), np.uint8), prompts, answers, (answers[0],))
+
+
+def encode(example, length=160, answer_length=80, pack=1, seed=0):
+    rng = np.random.default_rng(seed)
+    return ENCODER.encode(example, length=length, answer_length=answer_length, pack=pack, rng=rng)
+
+
+def chat(prompt, answer):
+    """The whole conversation through the tokenizer's template, image tokens not yet repeated."""
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    messages = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+    return tokenizer(tokenizer.apply_chat_template(messages, tokenize=False))["input_ids"]
+
+
+@pytest.mark.parametrize("answer", ["yes", "A small red circle.", "Ünïcode ✓ 3.5", "USER: <pad> ASSISTANT: no"])
+def test_tokens_are_the_chat_template_with_the_image_token_repeated(answer):
+    encoded = encode(row(("What is it?", answer)))
+    real = encoded.tokens[encoded.segments > 0].tolist()
+    place = real.index(ENCODER.image_id)
+    assert real[place : place + PATCHES] == [ENCODER.image_id] * PATCHES
+    assert real[:place] + real[place + PATCHES - 1 :] == chat("What is it?", answer)
+
+
+def test_the_mask_is_exactly_the_answer_and_the_end_token():
+    encoded = encode(row(("What is it?", "A small red circle.")))
+    learnt = encoded.tokens[encoded.answer_mask]
+    assert learnt[-1] == ENCODER.eos_id
+    assert ENCODER.decode(learnt) == "A small red circle."
+    before = encoded.tokens[: encoded.answer_mask.argmax()]
+    prompt = ENCODER.prompt("What is it?", 100)
+    assert before.tolist() == prompt.tokens[prompt.segments > 0].tolist()
+
+
+def test_padding_and_positions():
+    encoded = encode(row(("What is it?", "yes")), length=120)
+    real = encoded.segments > 0
+    assert encoded.tokens.shape == (120,)
+    assert (encoded.tokens[~real] == ENCODER.pad_id).all()
+    assert not encoded.answer_mask[~real].any()
+    assert encoded.positions[real].tolist() == list(range(real.sum()))
+    assert real[: real.sum()].all()
+
+
+def test_packed_pairs_equal_separate_encodings():
+    pairs = [("What is it?", "A small red circle."), ("how many?", "one"), ("Which side is it on?", "left")]
+    packed = encode(row(*pairs), pack=3)
+    shared = packed.segments == 1
+    seen = set()
+    for segment in (2, 3, 4):
+        visible = shared | (packed.segments == segment)
+        tokens, positions = packed.tokens[visible].tolist(), packed.positions[visible].tolist()
+        mask = packed.answer_mask[visible].tolist()
+        singles = [encode(row(pair)) for pair in pairs]
+        match = [
+            index
+            for index, single in enumerate(singles)
+            if single.tokens[single.segments > 0].tolist() == tokens
+            and single.positions[single.segments > 0].tolist() == positions
+            and single.answer_mask[single.segments > 0].tolist() == mask
+        ]
+        assert len(match) == 1
+        seen.add(match[0])
+    assert seen == {0, 1, 2}
+
+
+def test_packing_leaves_out_what_does_not_fit():
+    pairs = [("What is it?", "A small red circle left of a large blue square."), ("how many?", "one")]
+    length = int((encode(row(pairs[0])).segments > 0).sum())
+    packed = encode(row(*pairs), length=length, pack=2)
+    assert packed.answer_mask.any()
+    assert packed.segments.max() in (2, 3)
+
+
+def test_the_pair_is_drawn_by_the_generator():
+    example = row(*((f"question {n}", f"answer {n}") for n in range(6)))
+    drawn = {encode(example, seed=seed).tokens.tobytes() for seed in range(40)}
+    assert len(drawn) == 6
+    assert encode(example, seed=5).tokens.tobytes() == encode(example, seed=5).tokens.tobytes()
+
+
+def test_answers_are_never_cut():
+    with pytest.raises(UserError, match=r"row a/1 has \d+ tokens; raise --data.length above 70"):
+        encode(row(("What is it?", "yes")), length=70)
+    with pytest.raises(UserError, match=r"row a/1 has 6 answer tokens; raise --data.answer-length above 5"):
+        encode(row(("What is it?", "A small red circle.")), answer_length=5)
+    with pytest.raises(UserError, match="raise --data.length above 66"):
+        ENCODER.prompt("What is it?", 66)
+
+
+def test_prompts_are_padded_on_the_left():
+    prompt = ENCODER.prompt("What is it?", 100)
+    real = prompt.segments > 0
+    assert real[-1]
+    assert not real[0]
+    assert prompt.positions[real].tolist() == list(range(real.sum()))
+    assert not prompt.answer_mask.any()
+
+
+def test_images_of_the_right_size_are_untouched_and_others_follow_clip():
+    square = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(ENCODER.image(square), square)
+    wide = np.asarray(Image.fromarray(square).resize((160, 100)))
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    theirs = CLIPImageProcessorPil.from_pretrained(FOLDER)(wide, do_normalize=False, do_rescale=False)
+    expected = np.asarray(theirs["pixel_values"][0]).transpose(1, 2, 0)
+    assert np.abs(ENCODER.image(wide).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_an_encoder_survives_pickling():
+    again = pickle.loads(pickle.dumps(ENCODER))  # noqa: S301 (our own bytes)
+    assert again.prompt("a", 90).tokens.tolist() == ENCODER.prompt("a", 90).tokens.tolist()
+
+
+def test_tokenizer_is_the_one_that_its_code_trains():
+    from jaxguard.data.tokenizer import train_tokenizer
+
+    shipped = AutoTokenizer.from_pretrained(FOLDER)
+    assert train_tokenizer().backend_tokenizer.to_str() == shipped.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize("text", ["A photo of the banana.", "Ünïcode ✓\n\ttabs", "skateboarding 12,345"])
+def test_any_text_survives(text):
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_missing_files_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"config.json: not readable as JSON"):
+        Encoder.from_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds no usable tokenizer files"):
+        Encoder.from_checkpoint(tmp_path)

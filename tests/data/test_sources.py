@@ -1,0 +1,98 @@
+"""Built data sets: order, losslessness, one-line errors, nothing half-built."""
+
+import pickle
+
+import numpy as np
+import pytest
+from easy_vqa import get_test_image_paths, get_test_questions
+from PIL import Image
+
+from jaxguard.data import builders, scenes
+from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX
+from jaxguard.data.sources import open_source
+from jaxguard.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    builders.build("easy_vqa/vqa", root)
+    return root
+
+
+def test_easy_vqa_is_complete_in_order_and_lossless(easy):
+    counts = {split: len(open_source("easy_vqa/vqa", easy, split)) for split in ("train", "validation", "test")}
+    assert counts == {"train": 36_575, "validation": 2_000, "test": 9_673}
+    test = open_source("easy_vqa/vqa", easy, "test")
+    (questions, answers, images), paths = get_test_questions(), get_test_image_paths()
+    for index in (0, 1, 4_000, 9_672):
+        row = test[index]
+        assert row.id == index
+        assert row.prompts == (questions[index] + VQA_SUFFIX,)
+        assert row.answers == row.references == (answers[index],)
+        np.testing.assert_array_equal(row.image, np.asarray(Image.open(paths[images[index]]).convert("RGB")))
+
+
+def test_a_source_survives_pickling(easy):
+    source = open_source("easy_vqa/vqa", easy, "validation")
+    again = pickle.loads(pickle.dumps(source))  # noqa: S301 (our own bytes)
+    assert again[7].answers == source[7].answers
+    assert len(again) == len(source)
+
+
+def test_building_twice_does_nothing(easy):
+    folder = builders.folder_of("easy_vqa/vqa", easy)
+    before = folder.stat().st_mtime_ns
+    assert builders.build("easy_vqa/vqa", easy) == folder
+    assert folder.stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 12, "validation": 3, "test": 4})
+
+
+def test_scene_tasks(few_scenes, tmp_path):
+    for task in ("caption", "vqa", "all"):
+        builders.build(f"scenes/{task}", tmp_path)
+    caption, vqa, everything = (open_source(f"scenes/{task}", tmp_path, "train") for task in ("caption", "vqa", "all"))
+    assert len(caption) == len(vqa) == len(everything) == 12
+    for index in range(12):
+        pixels = scenes.render(scenes.sample("train", index))
+        for source in (caption, vqa, everything):
+            assert source[index].id == index
+            np.testing.assert_array_equal(source[index].image, pixels)
+        assert caption[index].prompts == (CAPTION_PROMPT,) * 5
+        assert caption[index].answers == caption[index].references
+        assert len(vqa[index].prompts) == 1
+        assert vqa[index].references == vqa[index].answers
+        assert set(vqa[index].prompts) | set(caption[index].prompts) <= set(everything[index].prompts)
+
+
+def test_a_killed_build_never_looks_built(few_scenes, tmp_path, monkeypatch):
+    rendered = scenes.render
+
+    def failing(scene):
+        if scene.seed[1] == 5:
+            raise KeyboardInterrupt
+        return rendered(scene)
+
+    monkeypatch.setattr(scenes, "render", failing)
+    with pytest.raises(KeyboardInterrupt):
+        builders.build("scenes/caption", tmp_path)
+    with pytest.raises(UserError, match="is not built"):
+        open_source("scenes/caption", tmp_path, "train")
+    monkeypatch.setattr(scenes, "render", rendered)
+    builders.build("scenes/caption", tmp_path)
+    assert len(open_source("scenes/caption", tmp_path, "train")) == 12
+
+
+def test_wrong_names_are_one_line(easy, tmp_path):
+    with pytest.raises(UserError, match="no data set 'scene/caption'; did you mean 'scenes/caption'"):
+        builders.build("scene/caption", tmp_path)
+    with pytest.raises(UserError, match=r"is not built in .*: run `jaxguard data build scenes/caption`"):
+        open_source("scenes/caption", tmp_path, "train")
+    with pytest.raises(UserError, match="neither one of .* nor a data set folder"):
+        open_source(str(tmp_path), tmp_path, "train")
+    with pytest.raises(UserError, match="has no split 'dev'; it has"):
+        open_source("easy_vqa/vqa", easy, "dev")
