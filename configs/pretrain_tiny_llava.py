@@ -14,7 +14,7 @@ config = Config(
     model=ModelConfig(path="tower", trainable="language"),
     data=DataConfig(source="scenes/all", pack=4, length=176, answer_length=72),
     train=TrainConfig(
-        steps=3600,
+        steps=3000,
         batch_size=32,
         learning_rate=2e-3,
         warmup=200,

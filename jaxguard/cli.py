@@ -123,6 +123,23 @@ def generate(arguments: Arguments) -> None:
 
 
 @dataclass(frozen=True)
+class ExportOptions:
+    out: Path
+    """The checkpoint folder to write."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+
+
+def export(arguments: Arguments) -> None:
+    """Write a trained run (its configuration file, or its folder) as a checkpoint that transformers loads."""
+    options, rest = arguments.split(ExportOptions)
+    settings = rest.configuration()
+    check_writable(options.out)
+    from jaxguard.train.export import export
+
+    export(settings, options.out, options.dtype)
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     out: Path = Path("runs/demo")
@@ -146,6 +163,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "train": train,
     "evaluate": evaluate,
     "generate": generate,
+    "export": export,
     "demo": demo,
 }
 

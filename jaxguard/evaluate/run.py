@@ -26,12 +26,13 @@ from jaxguard.evaluate.decode import greedy
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.models.families import Parameters
-from jaxguard.train.checkpoint import FOLDER, Checkpoints
-from jaxguard.train.setup import Model, load_model, prepare
+from jaxguard.train.checkpoint import FOLDER
+from jaxguard.train.export import run_parameters
+from jaxguard.train.setup import Model, load_model
 from jaxguard.train.sharding import batch_sharding, check_batch_size, place_batch, replicated
 
-IMAGE_MEMORY = 64 * 1024 * 1024
-"""Pixels an image file given by a user may hold."""
+MOST_PIXELS = 64 * 1024 * 1024
+"""An image file with more is not decoded."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
     return predictions
 
 
-def run_parameters(config: Config, model: Model) -> Parameters:
-    """The run's newest trained parameters together with the frozen ones."""
-    setup, _ = prepare(config, model)
-    with Checkpoints(config.run_dir) as checkpoints:
-        state, _ = checkpoints.restore(setup.abstract)
-    return {**setup.frozen, **state.parameters}
-
-
 def evaluate(config: Config, model: Model | None = None, attack: AttackConfig | None = None) -> Scores:
     """Decode and score a trained run; writes predictions.jsonl and scores.json into its folder.
 
@@ -98,8 +91,6 @@ def evaluate(config: Config, model: Model | None = None, attack: AttackConfig | 
     Raises:
         UserError: the run is not trained, or its test data is missing.
     """
-    if not (config.run_dir / FOLDER).is_dir():
-        raise UserError(f"{config.run_dir} holds no checkpoints; run `jaxguard train` first")
     model = model or load_model(config)
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
     decoder = Decoder.build(config, model, run_parameters(config, model))
@@ -139,8 +130,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if image.width * image.height > IMAGE_MEMORY:
-                raise UserError(f"{path} has {image.width} x {image.height} pixels; at most {IMAGE_MEMORY} are read")
+            if image.width * image.height > MOST_PIXELS:
+                raise UserError(f"{path} has {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read")
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image ({error})") from error

@@ -1,0 +1,161 @@
+"""Checkpoints in and out: exact round trips, and every way they can be broken as one line."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxguard.config import MeshConfig
+from jaxguard.errors import UserError
+from jaxguard.models import weights, zoo
+from jaxguard.models.families import architecture
+from jaxguard.train.sharding import make_mesh, parameter_shardings
+
+
+def load(folder, mesh=None):
+    arch = architecture(folder, dtype="float32", remat=False)
+    shardings = parameter_shardings(arch.shapes, make_mesh(mesh or MeshConfig()))
+    return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
+
+
+@pytest.fixture
+def folder(small_checkpoint, tmp_path):
+    return shutil.copytree(small_checkpoint, tmp_path / "checkpoint")
+
+
+def edit(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_loading_and_saving_are_inverse(folder, tmp_path):
+    arch, parameters = load(folder)
+    weights.save(parameters, arch, folder, tmp_path / "again", np.dtype("float32"))
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "again"))
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    assert {file.name for file in (tmp_path / "again").iterdir()} == {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(data=1, fsdp=8), MeshConfig(data=2, fsdp=2, tensor=2)])
+def test_sharded_loading_gives_the_same_values(folder, mesh):
+    (_, whole), (_, sharded) = load(folder), load(folder, mesh)
+    for path, value in whole.items():
+        np.testing.assert_array_equal(value, sharded[path], err_msg=path)
+
+
+def test_checkpoints_in_several_files(folder):
+    _, whole = load(folder)
+    tensors = load_file(folder / "model.safetensors")
+    names, index = sorted(tensors), {}
+    for number, part in enumerate((names[::2], names[1::2])):
+        file = f"model-{number}.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        index |= dict.fromkeys(part, file)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    _, parts = load(folder)
+    for path, value in whole.items():
+        np.testing.assert_array_equal(value, parts[path])
+    (folder / "model-1.safetensors").unlink()
+    with pytest.raises(UserError, match="model-1.safetensors: not a readable safetensors file"):
+        load(folder)
+    for hostile in ("../model-0.safetensors", "/etc/passwd"):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": hostile}}))
+        with pytest.raises(UserError, match="outside the folder"):
+            load(folder)
+
+
+def test_newer_names_are_understood(folder):
+    _, published = load(folder)
+
+    def rename(tensors):
+        for name in list(tensors):
+            new = name.replace("language_model.model.", "model.language_model.")
+            if new == name:
+                new = "model." + name.replace("vision_tower.vision_model.", "vision_tower.")
+            tensors[new] = tensors.pop(name)
+
+    edit(folder, rename)
+    _, newer = load(folder)
+    for path, value in published.items():
+        np.testing.assert_array_equal(value, newer[path])
+
+
+def test_every_problem_is_named_in_one_line(folder):
+    key = "language_model.model.layers.0.mlp.up_proj.weight"
+
+    def damage(tensors):
+        tensors["unknown.weight"] = tensors.pop(key)
+        del tensors["multi_modal_projector.linear_1.bias"]
+
+    edit(folder, damage)
+    with pytest.raises(UserError) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"missing {key}" in message
+    assert "missing multi_modal_projector.linear_1.bias" in message
+    assert "unexpected unknown.weight" in message
+
+
+def test_wrong_shapes_are_named(folder):
+    name = "multi_modal_projector.linear_1.weight"
+    edit(folder, lambda tensors: tensors.update({name: np.zeros((3, 4), np.float32)}))
+    with pytest.raises(UserError, match=r"linear_1.weight is \[3, 4\], config.json says \[32, 32\]"):
+        load(folder)
+
+
+def test_truncated_files_are_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="model.safetensors: not a readable safetensors file"):
+        load(folder)
+
+
+def test_pickles_are_never_opened(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was opened",))
+
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError, match="pickled weights are never opened"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "model_type 'bert' is not supported"),
+        ({"projector_hidden_act": "swish9"}, "activation 'swish9' is not supported"),
+        ({"vision_config": {"patch_size": 7, "image_size": 64}}, "patch_size 7 does not divide image_size 64"),
+        ({"text_config": {"rope_scaling": {"rope_type": "yarn"}}}, "rope type 'yarn' is not supported"),
+    ],
+)
+def test_configurations_that_are_not_supported(folder, change, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        architecture(folder, dtype="float32", remat=False)
+
+
+def test_saving_never_overwrites(folder):
+    arch, parameters = load(folder)
+    with pytest.raises(UserError, match="exists and is not empty"):
+        weights.save(parameters, arch, folder, folder, np.dtype("float32"))
+
+
+def test_shipped_checkpoints_resolve_by_name_and_keep_their_size():
+    folder = zoo.resolve("tiny-llava")
+    assert (folder / "model.safetensors").stat().st_size < 4 * 2**20
+    arch, parameters = load(folder)
+    assert 1e6 < sum(value.size for value in parameters.values()) < 2e6
+    assert (folder / "README.md").is_file()
+    with pytest.raises(UserError, match="did you mean 'tiny-llava'"):
+        zoo.resolve("tiny-lava")
