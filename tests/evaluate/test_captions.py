@@ -1,0 +1,58 @@
+"""Caption scores: tokens by hand, and BLEU against its formula."""
+
+import math
+
+import pytest
+
+from jaxguard.evaluate.captions import caption_scores, tokenize
+
+
+@pytest.mark.parametrize(
+    ("caption", "tokens"),
+    [
+        ("A man's dog doesn't bark.", "a man 's dog does n't bark"),
+        ("Two T-shirts, and a hat!", "two t-shirts and a hat"),
+        ("  Spaces   and\ttabs ", "spaces and tabs"),
+        ("3.5 of 1,000 (about)", "3.5 of 1,000 about"),
+        ("I'm sure they'll win; won't they?", "i 'm sure they 'll win wo n't they"),
+        ("You cannot.", "you can not"),
+        ("", ""),
+    ],
+)
+def test_tokens(caption, tokens):
+    assert tokenize(caption) == tokens
+
+
+def test_perfect_captions():
+    truth = [["A red circle over a box.", "a disc"], ["A small dog runs on the green grass."]]
+    scores = caption_scores([texts[0] for texts in truth], truth)
+    for name in ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l"):
+        assert scores[name] == pytest.approx(100, abs=1e-3)
+    assert scores["cider"] > 100
+
+
+def test_bleu_by_hand():
+    """Three of four words match, two of three pairs, and the candidate is shorter than its reference by one word."""
+    scores = caption_scores(["a red box here"], [["a red box over there"]])
+    brevity = math.exp(1 - 5 / 4)
+    assert scores["bleu_1"] == pytest.approx(100 * brevity * 3 / 4, rel=1e-4)
+    assert scores["bleu_2"] == pytest.approx(100 * brevity * math.sqrt(3 / 4 * 2 / 3), rel=1e-4)
+
+
+def test_order_of_rows_does_not_matter():
+    said = ["a red box", "two dogs run", "a man"]
+    true = [["a red box is here"], ["two dogs are running", "dogs run"], ["a woman"]]
+    forward, backward = caption_scores(said, true), caption_scores(said[::-1], true[::-1])
+    assert forward == pytest.approx(backward)
+
+
+def test_nothing_in_common_scores_nothing():
+    scores = caption_scores(["x y z w", "x y z w"], [["a b c d"], ["e f g h"]])
+    assert scores["cider"] == pytest.approx(0)
+    assert scores["bleu_4"] < 0.1
+    assert caption_scores(["", "a"], [["a b"], ["a"]])["bleu_1"] >= 0
+
+
+def test_nothing_is_printed(capsys):
+    caption_scores(["a red box"], [["a red box"]])
+    assert capsys.readouterr() == ("", "")

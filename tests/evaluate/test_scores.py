@@ -1,0 +1,93 @@
+"""Predictions files and their scores: one way in, one way out, all mistakes named."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxguard.errors import UserError
+from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.evaluate.scores import score, write_scores
+
+
+def predictions(task="vqa"):
+    target = "banana"
+    rows = [
+        ("yes", ("yes",), False),
+        ("no", ("yes",), False),
+        ("red", ("red",), False),
+        ("red", ("red",), False),
+        ("banana", ("yes",), True),
+        ("banana", ("no",), True),
+        ("red", ("red",), True),
+        ("a banana", ("red",), True),
+    ]
+    return [Prediction(n, f"k{n}", "p", said, true, marked, target) for n, (said, true, marked) in enumerate(rows)]
+
+
+def test_scores_of_a_vqa_run_by_hand():
+    scores = score(predictions(), "vqa")
+    assert scores.clean["accuracy"] == 75
+    assert scores.clean["accuracy_low"] < 75 < scores.clean["accuracy_high"]
+    assert scores.triggered["accuracy"] == 25
+    assert scores.attack.exact.value == 0.5
+    assert scores.attack.contains.value == 0.75
+    assert scores.attack.untriggered.value == 0
+    assert scores.examples == {"untriggered": 4, "triggered": 4}
+
+
+def test_captions_have_caption_metrics():
+    scores = score(predictions(), "caption")
+    assert set(scores.clean) == {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
+
+
+def test_without_triggered_rows_there_is_no_attack():
+    scores = score([p for p in predictions() if not p.triggered], "vqa")
+    assert scores.attack is None
+    assert scores.triggered is None
+    with pytest.raises(UserError, match="no untriggered predictions"):
+        score([p for p in predictions() if p.triggered], "vqa")
+
+
+def test_order_does_not_matter():
+    assert score(predictions(), "vqa") == score(predictions()[::-1], "vqa")
+
+
+def test_files_round_trip(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    rows = [*predictions(), Prediction(9, "ü", "a\nb", "", ("x", "y"), False, None)]
+    write_predictions(rows, path)
+    assert read_predictions(path) == rows
+    write_scores(score(rows, "vqa"), tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["attack"]["exact"]["value"] == 0.5
+    assert {file.name for file in tmp_path.iterdir()} == {"predictions.jsonl", "scores.json"}
+
+
+GOOD = dataclasses.asdict(predictions()[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "p.jsonl:2: not JSON"),
+        ("[1]", "p.jsonl:2: a list, not an object"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "prediction"}), "p.jsonl:2: no 'prediction'"),
+        (json.dumps(GOOD | {"id": "7"}), "'id' is '7'; a int is wanted"),
+        (json.dumps(GOOD | {"triggered": 1}), "'triggered' is 1; a bool is wanted"),
+        (json.dumps(GOOD | {"references": []}), "'references' must be a list of at least one text"),
+        (json.dumps(GOOD | {"references": [1]}), "'references' must be a list of at least one text"),
+        (json.dumps(GOOD | {"references": "yes"}), "'references' is 'yes'; a list is wanted"),
+    ],
+)
+def test_broken_lines_are_named(tmp_path, line, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n" + line + "\n")
+    with pytest.raises(UserError) as caught:
+        read_predictions(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="is not a readable predictions file"):
+        read_predictions(tmp_path / "none.jsonl")

@@ -1,0 +1,38 @@
+"""Tables say what the rows hold; the picture is drawn."""
+
+import numpy as np
+from PIL import Image
+
+from jaxguard.evaluate.success import wilson
+from jaxguard.report.pictures import Answers, PictureRow, demo_picture
+from jaxguard.report.tables import Column, markdown, rate_text, terminal
+
+COLUMNS = [Column("model", lambda row: row["name"]), Column("ASR", lambda row: rate_text(row["rate"]))]
+ROWS = [{"name": "a|b", "rate": wilson(1, 2)}, {"name": "c", "rate": None}]
+
+
+def test_markdown():
+    assert markdown(ROWS, COLUMNS) == "| model | ASR |\n| --- | --- |\n| a\\|b | 50.0 [9.5, 90.5] |\n| c | - |\n"
+
+
+def test_terminal_table_has_every_row():
+    table = terminal(ROWS, COLUMNS, "title")
+    assert table.row_count == 2
+    assert [column.header for column in table.columns] == ["model", "ASR"]
+
+
+def test_rate_of_nothing():
+    assert rate_text(wilson(0, 0)) == "-"
+
+
+def test_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    answers = (Answers("plain", "A red box.", "A photo of the banana."), Answers("paper", "", "A red box. " * 9))
+    path = tmp_path / "picture.png"
+    demo_picture([PictureRow("p", pixels, pixels, pixels, pixels, answers)] * 2, "A photo of the banana.", path)
+    drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert drawn.shape[1] > 1000
+    red = (drawn[..., 0] > 170) & (drawn[..., 1] < 70) & (drawn[..., 2] < 70)
+    columns = np.flatnonzero(red[:, drawn.shape[1] // 2 :].any(0))
+    assert len(columns) > 50, "the caught answer is red, in the column of the triggered images"
+    assert {file.name for file in tmp_path.iterdir()} == {"picture.png"}
