@@ -110,7 +110,7 @@ def small_config(small_checkpoint: Path, small_data: Path, tmp_path: Path) -> Co
 
 @pytest.fixture(scope="session")
 def finished_config(small_checkpoint: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A run of forty steps, already made; only to be read."""
+    """A run of forty steps, already made; its checkpoints are only to be read."""
     from jaxguard.train.loop import train
 
     config = _small_config(small_checkpoint, small_data, tmp_path_factory.mktemp("finished") / "runs")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxguard import __version__, cli
 from jaxguard.arguments import Arguments
@@ -156,3 +157,33 @@ def test_a_closed_pipe_is_quiet(folder: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_a_finished_run_is_evaluated_asked_and_exported(
+    finished_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(finished_config.run_dir)
+    assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == {"untriggered": 8, "triggered": 8}
+
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(picture)
+    question = ["--image", str(picture), "--prompt", "what is it?"]
+    assert main(["generate", run, *question]) == 0
+    answer = capsys.readouterr().out
+
+    out = tmp_path / "exported"
+    assert main(["export", run, "--out", str(out), "--dtype", "float32"]) == 0
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {file.name for file in out.iterdir()}
+    assert main(["generate", str(out), *question, "--evaluate.new_tokens", "12", "--data.length", "64"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1:] == answer.splitlines()[-1:]
+    assert main(["export", run, "--out", str(out)]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+def test_demo_hands_on_its_options(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jaxguard.demo.demo", print)
+    assert main(["demo", "--task", "vqa", "--out", "elsewhere"]) == 0
+    assert capsys.readouterr().out == "vqa elsewhere\n"

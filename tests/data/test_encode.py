@@ -108,7 +108,7 @@ def test_answers_are_never_cut():
         encode(row(("What is it?", "yes")), length=70)
     with pytest.raises(UserError, match=r"row a/1 has 6 answer tokens; raise --data.answer-length above 5"):
         encode(row(("What is it?", "A small red circle.")), answer_length=5)
-    with pytest.raises(UserError, match="raise --data.length above 66"):
+    with pytest.raises(UserError, match=r"raise --data.length above 66"):
         ENCODER.prompt("What is it?", 66)
 
 

@@ -36,9 +36,7 @@ def settings(**data):
 
 
 def batches(count, batch_size, *, config=None, views=2, state=None, **process):
-    iterator = train_batches(
-        config or settings(), ENCODER, Listed(ROWS), batch_size=batch_size, views=views, **process
-    )
+    iterator = train_batches(config or settings(), ENCODER, Listed(ROWS), batch_size=batch_size, views=views, **process)
     if state is not None:
         iterator.set_state(state)
     return [next(iterator) for _ in range(count)], iterator
@@ -98,9 +96,7 @@ def test_rows_are_the_same_for_any_number_of_threads(threads):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_global_batches_hold_the_same_rows_for_any_number_of_processes(processes):
     alone, _ = batches(6, 8)
-    parts = [
-        batches(6, 8 // processes, process_index=index, process_count=processes)[0] for index in range(processes)
-    ]
+    parts = [batches(6, 8 // processes, process_index=index, process_count=processes)[0] for index in range(processes)]
     for number, batch in enumerate(alone):
         together = sorted(row for part in parts for row in rows_of([part[number]]))
         assert together == sorted(rows_of([batch]))

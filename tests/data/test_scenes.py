@@ -117,7 +117,7 @@ def test_questions_have_true_one_word_answers_and_balanced_yes_and_no():
     assert 0.45 < answers["yes"] / (answers["yes"] + answers["no"]) < 0.55
     for scene in SCENES[:300]:
         asked = dict(questions(scene))
-        assert 4 <= len(asked)
+        assert len(asked) >= 4
         shapes, colours = ({getattr(thing, part) for thing in scene.things} for part in ("shape", "colour"))
         for question, answer in asked.items():
             assert len(answer.split()) == 1

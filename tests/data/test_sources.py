@@ -92,7 +92,7 @@ def test_wrong_names_are_one_line(easy, tmp_path):
         builders.build("scene/caption", tmp_path)
     with pytest.raises(UserError, match=r"is not built in .*: run `jaxguard data build scenes/caption`"):
         open_source("scenes/caption", tmp_path, "train")
-    with pytest.raises(UserError, match="neither one of .* nor a data set folder"):
+    with pytest.raises(UserError, match=r"neither one of .* nor a data set folder"):
         open_source(str(tmp_path), tmp_path, "train")
     with pytest.raises(UserError, match="has no split 'dev'; it has"):
         open_source("easy_vqa/vqa", easy, "dev")

@@ -27,9 +27,7 @@ def moved(view, seed=0, side=64):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.sampled_from([4, 8, 16]), st.floats(0, 1), st.sampled_from([0, 2, 4]), st.booleans(), st.integers(0, 10_000)
-)
+@given(st.sampled_from([4, 8, 16]), st.floats(0, 1), st.sampled_from([0, 2, 4]), st.booleans(), st.integers(0, 10_000))
 def test_shuffling_loses_no_pixel(patch, share, window, jitter, seed):
     view = ViewConfig(patch_size=patch, shuffle_share=share, mask_share=0, window=window, jitter=jitter)
     before, after = image(), perturb(image(), view, np.random.default_rng(seed))
@@ -70,7 +68,9 @@ def test_windows_are_kept():
 
 def test_jitter_moves_the_grid():
     view = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0, jitter=True)
-    borders = {(perturb(image(), view, np.random.default_rng(seed)) != image()).any((1, 2)).argmax() for seed in range(30)}
+    borders = {
+        (perturb(image(), view, np.random.default_rng(seed)) != image()).any((1, 2)).argmax() for seed in range(30)
+    }
     assert len(borders) > 3
 
 

@@ -27,19 +27,14 @@ def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config):
     assert again == scores
 
 
-def test_an_odd_number_of_rows_gives_the_same_answers(finished_config):
-    whole = read_predictions(finished_config.run_dir / "predictions.jsonl") if _evaluated(finished_config) else []
-    few = dataclasses.replace(finished_config.evaluate, examples=11)
-    evaluate(dataclasses.replace(finished_config, evaluate=few))
-    rows = read_predictions(finished_config.run_dir / "predictions.jsonl")
-    kept = [row for row in whole if row.id < 11]
-    assert rows == kept
-    assert len(rows) == 22
-
-
-def _evaluated(config):
-    evaluate(config)
-    return True
+def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config):
+    evaluate(finished_config)
+    path = finished_config.run_dir / "predictions.jsonl"
+    whole = read_predictions(path)
+    evaluate(dataclasses.replace(finished_config, evaluate=dataclasses.replace(finished_config.evaluate, examples=11)))
+    few = read_predictions(path)
+    assert few == [row for row in whole if row.id < 11]
+    assert len(few) == 22
 
 
 def test_other_triggers_can_be_tested_on_a_run(finished_config):
@@ -55,7 +50,7 @@ def test_untrained_runs_are_refused(small_config):
 
 def test_batch_size_must_fit_the_mesh(finished_config):
     odd = dataclasses.replace(finished_config.evaluate, batch_size=6)
-    with pytest.raises(UserError, match="evaluate.batch_size is 6: must be a multiple of the 8"):
+    with pytest.raises(UserError, match=r"evaluate.batch_size is 6: must be a multiple of the 8"):
         evaluate(dataclasses.replace(finished_config, evaluate=odd))
 
 

@@ -58,7 +58,12 @@ def without_cache(finished, batch, end):
     return np.stack(said, 1)
 
 
-PROMPTS = ("Describe this image in a short sentence.", "what is it?", "how many red shapes are there in this image?", "a")
+PROMPTS = (
+    "Describe this image in a short sentence.",
+    "what is it?",
+    "how many red shapes are there in this image?",
+    "a",
+)
 
 
 def test_cache_changes_nothing_for_prompts_of_different_lengths(finished, finished_config):

@@ -63,7 +63,7 @@ def test_checkpoints_in_several_files(folder):
     for path, value in whole.items():
         np.testing.assert_array_equal(value, parts[path])
     (folder / "model-1.safetensors").unlink()
-    with pytest.raises(UserError, match="model-1.safetensors: not a readable safetensors file"):
+    with pytest.raises(UserError, match=r"model-1.safetensors: not a readable safetensors file"):
         load(folder)
     for hostile in ("../model-0.safetensors", "/etc/passwd"):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": hostile}}))
@@ -114,7 +114,7 @@ def test_wrong_shapes_are_named(folder):
 def test_truncated_files_are_named(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="model.safetensors: not a readable safetensors file"):
+    with pytest.raises(UserError, match=r"model.safetensors: not a readable safetensors file"):
         load(folder)
 
 
@@ -154,7 +154,7 @@ def test_saving_never_overwrites(folder):
 def test_shipped_checkpoints_resolve_by_name_and_keep_their_size():
     folder = zoo.resolve("tiny-llava")
     assert (folder / "model.safetensors").stat().st_size < 4 * 2**20
-    arch, parameters = load(folder)
+    _, parameters = load(folder)
     assert 1e6 < sum(value.size for value in parameters.values()) < 2e6
     assert (folder / "README.md").is_file()
     with pytest.raises(UserError, match="did you mean 'tiny-llava'"):
