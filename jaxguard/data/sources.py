@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +65,7 @@ def open_source(source: str, root: Path, split: str) -> RowSource:
 def _open(folder: Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends other image decoders
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(builder.info.splits)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -47,9 +48,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     source = training_source(config)
     if config.objective.views == 2:
         check(config.view, encoder.image_size)
-    claim(run, config)
-    if isinstance(source, PoisonedSource) and jax.process_index() == 0:
-        write_manifest(manifest(source, config), run / "manifest.json")
+    check_run(run, config)
 
     model = model or load_model(config)
     check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
@@ -63,6 +62,10 @@ def train(config: Config, model: Model | None = None) -> Path:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    if jax.process_index() == 0:
+        write_config(run, config)
+        if isinstance(source, PoisonedSource):
+            write_manifest(manifest(source, config), run / "manifest.json")
     with Checkpoints(run, keep=config.train.keep) as checkpoints, Interrupts() as interrupts:
         start = checkpoints.latest or 0
         if start >= config.train.steps:
@@ -86,7 +89,10 @@ def train(config: Config, model: Model | None = None) -> Path:
                 last = done == config.train.steps
                 position = batches.get_state()
                 if done % config.train.log_every == 0 or last:
-                    reporter.log(done, {name: float(value) for name, value in metrics.items()})
+                    values = {name: float(value) for name, value in metrics.items()}
+                    if not math.isfinite(values["loss"]):
+                        raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
+                    reporter.log(done, values)
                 if done % config.train.save_every == 0 or last or interrupts.requested:
                     checkpoints.save(done, state, position)
                 if last:
@@ -98,26 +104,38 @@ def train(config: Config, model: Model | None = None) -> Path:
     return run
 
 
-def claim(run: Path, config: Config) -> None:
-    """Write config.json into the run folder, or check that it is this very run that lies there.
+FREE = ("out", "mesh", "evaluate", "data.root", "data.threads", "train.log_every", "train.save_every", "train.keep")
+"""What may differ when a run goes on: where and how it runs, not what it computes."""
+
+
+def check_run(run: Path, config: Config) -> None:
+    """Check that a run folder is new, or holds this very run.
 
     Raises:
-        UserError: the folder holds another run.
+        UserError: it holds another one.
     """
-    path, resolved = run / "config.json", to_dict(config)
-    if path.exists():
-        try:
-            stored = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); remove {run} or choose another --name") from error
-        changed = sorted(_differences("", stored, resolved))
-        if changed:
-            raise UserError(f"{run} holds a run with other values of {', '.join(changed)}; choose another --name")
+    path = run / "config.json"
+    if not path.exists():
         return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); remove {run} or choose another --name") from error
+    changed = [
+        key
+        for key in sorted(_differences("", stored, to_dict(config)))
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE)
+    ]
+    if changed:
+        raise UserError(f"{run} holds a run with other values of {', '.join(changed)}; choose another --name")
+
+
+def write_config(run: Path, config: Config) -> None:
+    """The resolved values as config.json; atomically."""
     run.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(resolved, indent=2) + "\n")
-    os.replace(partial, path)
+    partial = run / "config.partial"
+    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+    os.replace(partial, run / "config.json")
 
 
 def _differences(prefix: str, stored: object, wanted: object) -> list[str]:
