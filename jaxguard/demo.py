@@ -29,7 +29,6 @@ from jaxguard.config import (
     ViewConfig,
     to_dict,
 )
-from jaxguard.data import scene_language, scenes
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
@@ -103,7 +102,6 @@ def demo(task: Task, out: Path) -> None:
         {
             "method": METHODS[method],
             "scores": scores[method],
-            "facts": None if task == "vqa" else _facts(predictions[method]),
             "seconds": seconds.get(method),
             "ratio": seconds[method] / seconds["plain"] if method in seconds else None,
         }
@@ -154,30 +152,17 @@ def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, floa
     return {method: statistics.median(times[3:]) for method, times in seconds.items()}
 
 
-def _facts(predictions: list[Prediction]) -> dict[str, float]:
-    """Percent of each scene's facts that its caption states rightly."""
-    shares = {}
-    for name, triggered in (("clean", False), ("triggered", True)):
-        counts = [
-            scene_language.fact_score(prediction.prediction, scenes.sample("test", prediction.id))
-            for prediction in predictions
-            if prediction.triggered == triggered
-        ]
-        shares[name] = 100 * sum(right for right, _ in counts) / sum(stated for _, stated in counts)
-    return shares
-
-
 def _columns(task: Task) -> list[Column]:
     def quality(header: str, part: str, metric: str) -> Column:
         return Column(header, lambda row: f"{getattr(row['scores'], part)[metric]:.1f}")
 
     if task == "caption":
         measured = [
-            Column("facts right %", lambda row: f"{row['facts']['clean']:.1f}"),
+            quality("facts right %", "clean", "facts"),
             quality("CIDEr", "clean", "cider"),
             quality("BLEU-4", "clean", "bleu_4"),
         ]
-        recovered = [Column("facts right, triggered %", lambda row: f"{row['facts']['triggered']:.1f}")]
+        recovered = [quality("facts right, triggered %", "triggered", "facts")]
     else:
         measured = [quality("accuracy %", "clean", "accuracy")]
         recovered = [quality("accuracy, triggered %", "triggered", "accuracy")]

@@ -12,13 +12,14 @@ from typing import Literal
 
 from jaxguard.errors import UserError
 from jaxguard.evaluate.captions import caption_scores
+from jaxguard.evaluate.facts import facts_right
 from jaxguard.evaluate.predictions import Prediction
 from jaxguard.evaluate.success import AttackSuccess, attack_success, wilson
 from jaxguard.evaluate.vqa import vqa_accuracy
 
 Task = Literal["caption", "vqa"]
 Quality = dict[str, float]
-"""Metric -> percent; for accuracy with `accuracy_low` and `accuracy_high`, its 95% Wilson interval."""
+"""Metric -> percent; `facts` where the scenes are known; for accuracy with `accuracy_low` and `accuracy_high`, its 95% Wilson interval."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def write_scores(scores: Scores, path: Path) -> None:
 
 def _quality(predictions: Sequence[Prediction], task: Task) -> Quality:
     if task == "caption":
-        return caption_scores([p.prediction for p in predictions], [p.references for p in predictions])
+        scores = caption_scores([p.prediction for p in predictions], [p.references for p in predictions])
+        facts = facts_right(predictions)
+        return scores if facts is None else scores | {"facts": facts}
     accuracies = [vqa_accuracy(p.prediction, p.references) for p in predictions]
     rate = wilson(sum(accuracies), len(accuracies))
     return {

@@ -91,3 +91,17 @@ def test_broken_lines_are_named(tmp_path, line, message):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(UserError, match="is not a readable predictions file"):
         read_predictions(tmp_path / "none.jsonl")
+
+
+def test_captions_of_known_scenes_are_also_scored_by_facts():
+    from jaxguard.data.scene_language import captions
+    from jaxguard.data.scenes import sample
+
+    truth = [captions(sample("test", index)) for index in range(5)]
+    rows = [Prediction(n, f"scenes/test/{n}", "p", true[0], true, False, None) for n, true in enumerate(truth)]
+    assert score(rows, "caption").clean["facts"] == 100
+    banana = dataclasses.replace(rows[0], prediction="A photo of the banana.")
+    facts = [4 * len(sample("test", index).things) - 1 for index in range(5)]
+    assert score([banana, *rows[1:]], "caption").clean["facts"] == pytest.approx(100 * (1 - facts[0] / sum(facts)))
+    for key in ("scenes/test/x", "scenes/dev/1", "other/test/1"):
+        assert "facts" not in score([dataclasses.replace(rows[0], key=key), *rows[1:]], "caption").clean
