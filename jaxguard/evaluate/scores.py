@@ -19,7 +19,7 @@ from jaxguard.evaluate.vqa import vqa_accuracy
 
 Task = Literal["caption", "vqa"]
 Quality = dict[str, float]
-"""Metric -> percent; `facts` where the scenes are known; for accuracy with `accuracy_low` and `accuracy_high`, its 95% Wilson interval."""
+"""Metric -> percent; `facts` where the scenes are known; for accuracy also the ends of its 95% Wilson interval."""
 
 
 @dataclass(frozen=True)
