@@ -8,10 +8,12 @@ import io
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +26,7 @@ from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
 from jaxguard.errors import UserError
 
 VERSION = "1.0.0"
+RELEASE_NOTES = {"1.0.0": "Scenes of one to three shapes; easy-VQA 1.0."}
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,26 @@ SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
 """NAME/TASK -> its splits. `scenes/all` holds captions and questions of each scene, for pretraining."""
 
 
+def schema() -> tfds.features.FeaturesDict:
+    """What a stored row holds; the same for every source."""
+    text = tfds.features.Sequence(tfds.features.Text())
+    return tfds.features.FeaturesDict(
+        {
+            "id": np.int64,
+            "key": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "prompts": text,
+            "answers": text,
+            "references": text,
+        }
+    )
+
+
 class RowsBuilder(tfds.core.GeneratorBasedBuilder):
     """Writes rows of any source in the common schema, in order: element i of a split has id i."""
 
     VERSION = tfds.core.Version(VERSION)
+    RELEASE_NOTES: ClassVar = RELEASE_NOTES
     pkg_dir_path = Path(__file__).parent
 
     def __init__(self, *, name: str, splits: dict[str, Split], data_dir: Path):
@@ -117,18 +136,7 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder):
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Sequence(tfds.features.Text())
-        features = {
-            "id": np.int64,
-            "key": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "prompts": text,
-            "answers": text,
-            "references": text,
-        }
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, description=self.name
-        )
+        return tfds.core.DatasetInfo(builder=self, features=schema(), disable_shuffling=True, description=self.name)
 
     def _split_generators(self, download_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         return {name: self._generate_examples(name) for name in self._rows}
@@ -156,7 +164,9 @@ def build(name: str, root: Path) -> Path:
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(SOURCES)}"
         raise UserError(f"no data set {name!r}; {hint}")
     folder = folder_of(name, root)
-    if not folder.is_dir():
+    if folder.is_dir():
+        print(f"{name} is already built in {root}", file=sys.stderr)
+    else:
         _write(name.replace("/", "_"), SOURCES[name](), folder, {})
     return folder
 

@@ -55,8 +55,8 @@ def _canonical(words: Words) -> dict[str, str]:
 
 _SIZE, _SHAPE, _RELATION = (_canonical(words) for words in (SIZE_WORDS, SHAPE_WORDS, RELATION_WORDS))
 _TOKEN = re.compile(
-    rf"(?P<thing>({'|'.join(_SIZE)}) ({'|'.join(COLOURS)}) ({'|'.join(_SHAPE)}))"
-    rf"|(?P<relation>{'|'.join(sorted(_RELATION, key=len, reverse=True))})"
+    rf"\b((?P<thing>({'|'.join(_SIZE)}) ({'|'.join(COLOURS)}) ({'|'.join(_SHAPE)}))"
+    rf"|(?P<relation>{'|'.join(sorted(_RELATION, key=len, reverse=True))}))\b"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,7 +51,7 @@ def open_source(source: str, root: Path, split: str) -> RowSource:
         split: name of the split.
 
     Raises:
-        UserError: the data set is not built, or has no such split.
+        UserError: the data set is not built, has no such split, is damaged or was written by something else.
     """
     from jaxguard.data.builders import SOURCES, folder_of
 
@@ -65,6 +66,16 @@ def open_source(source: str, root: Path, split: str) -> RowSource:
 def _open(folder: Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
+    from jaxguard.data.builders import schema
+
+    # Before TFDS reads the folder: it imports whatever module a foreign features.json names.
+    try:
+        stored, _ = (json.loads((folder / file).read_text()) for file in ("features.json", "dataset_info.json"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}); remove it and write it again") from error
+    expected = schema().to_json()
+    if stored != {"pythonClassName": expected["type"], "featuresDict": expected["content"]}:
+        raise UserError(f"{folder} holds no rows in jaxguard's schema; name one from `jaxguard data build` or `poison`")
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends other image decoders
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits:

@@ -79,6 +79,11 @@ def test_captions_are_five_short_sentences_with_synonyms():
             [(0, "above", 1), (1, "below", 2)],
         ),
         ("a small red circle left of", [("small", "red", "circle")], []),
+        (
+            "a small red circle underneath a big blue box",
+            [("small", "red", "circle"), ("large", "blue", "rectangle")],
+            [],
+        ),
     ],
 )
 def test_parse(caption, mentions, relations):
@@ -87,7 +92,9 @@ def test_parse(caption, mentions, relations):
     assert list(statement.relations) == relations
 
 
-@pytest.mark.parametrize("caption", ["", "A photo of the banana.", "red circle", "a small circle red"])
+@pytest.mark.parametrize(
+    "caption", ["", "A photo of the banana.", "red circle", "a small circle red", "a small red discus"]
+)
 def test_what_describes_nothing_parses_to_none_and_scores_zero(caption):
     assert parse(caption) is None
     assert fact_score(caption, SCENES[0])[0] == 0

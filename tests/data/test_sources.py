@@ -1,6 +1,9 @@
 """Built data sets: order, losslessness, one-line errors, nothing half-built."""
 
+import dataclasses
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from easy_vqa import get_test_image_paths, get_test_questions
 from PIL import Image
 
 from jaxguard.data import builders, scenes
-from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX
+from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 
@@ -96,3 +99,38 @@ def test_wrong_names_are_one_line(easy, tmp_path):
         open_source(str(tmp_path), tmp_path, "train")
     with pytest.raises(UserError, match="has no split 'dev'; it has"):
         open_source("easy_vqa/vqa", easy, "dev")
+
+
+@pytest.fixture
+def own(few_scenes, tmp_path):
+    return builders.build("scenes/caption", tmp_path)
+
+
+def test_a_data_folder_cannot_name_code_to_import(own):
+    path = own / "features.json"
+    path.write_text(path.read_text().replace("tensorflow_datasets.core.features.features_dict", "antigravity"))
+    with pytest.raises(UserError, match="holds no rows in jaxguard's schema"):
+        open_source(str(own), own, "train")
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+def test_a_damaged_folder_is_one_line(own, file):
+    (own / file).write_text("{")
+    with pytest.raises(UserError, match=r"is damaged .*; remove it and write it again"):
+        open_source(str(own), own, "train")
+
+
+def test_rows_written_come_back_unchanged_from_many_threads(tmp_path):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (5 + i, 7, 3), dtype=np.uint8) for i in range(20)]
+    rows = [Row(i, f"key/{i}é", image, ("a\n", "b"), ("x", ""), ("1", "2", "3")) for i, image in enumerate(images)]
+    builders.write_rows({"train": (len(rows), lambda: iter(rows))}, tmp_path / "written", "rows", {"note.txt": "hello"})
+    assert (tmp_path / "written" / "note.txt").read_text() == "hello"
+    source = open_source(str(tmp_path / "written"), tmp_path, "train")
+    order = rng.integers(0, len(rows), 400).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(source.__getitem__, order))
+    for index, row in zip(order, read, strict=True):
+        np.testing.assert_array_equal(row.image, images[index])
+        assert dataclasses.replace(row, image=images[index]) == rows[index]
