@@ -37,6 +37,7 @@ from jaxguard.data.views import perturb, row_rng
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.run import Decoder, evaluate, predict
 from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, markdown, rate_text, terminal
@@ -56,7 +57,7 @@ PAPER = ObjectiveConfig(
 """The paper's objective; README.md says how these weights were chosen."""
 
 TIMED_STEPS = 15
-PICTURED = 4
+PICTURED = 3
 
 
 def configuration(task: Task, method: str, out: Path) -> Config:
@@ -110,8 +111,8 @@ def demo(task: Task, out: Path) -> None:
     columns = _columns(task)
     title = f"BadNets on {SOURCES[task]}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
     Console().print(terminal(rows, columns, title))
-    _write(out / "table.md", markdown(rows, columns))
-    _write(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    write_text(out / "table.md", markdown(rows, columns))
+    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
     _picture(configs["plain"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -203,9 +204,3 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
             answers.append(Answers(METHODS[method], said[False], said[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
     demo_picture(rows, config.attack.target, path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
