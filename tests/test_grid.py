@@ -136,7 +136,8 @@ def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize(
-    ("only", "message"), [("attack", "must be NAME=VALUE"), ("attack=wanet", "choose among attack=badnets, attack=none")]
+    ("only", "message"),
+    [("attack", "must be NAME=VALUE"), ("attack=wanet", "choose among attack=badnets, attack=none")],
 )
 def test_a_choice_that_fits_nothing_is_one_line(grid: Grid, only: str, message: str) -> None:
     with pytest.raises(UserError, match=message):

@@ -62,3 +62,12 @@ def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title
     for row in rows:
         table.add_row(*(column.cell(row) for column in columns))
     return table
+
+
+def compared(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
+    """The same with the first column's cells as headers: for few rows with many figures each."""
+    name, *figures = columns
+    table = Table("", *(name.cell(row) for row in rows), title=title)
+    for column in figures:
+        table.add_row(column.header, *(column.cell(row) for row in rows))
+    return table
