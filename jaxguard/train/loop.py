@@ -29,7 +29,7 @@ from jaxguard.train.sharding import check_batch_size, place_batch
 def training_source(config: Config) -> RowSource:
     """The training rows as the model sees them: poisoned where the configuration names an attack."""
     source = open_source(config.data.source, config.data.root, config.data.train_split)
-    return source if config.attack.name == "none" else PoisonedSource(source, config.attack)
+    return source if config.attack.name == "none" else PoisonedSource(source, config)
 
 
 def train(config: Config, model: Model | None = None) -> Path:
