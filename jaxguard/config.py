@@ -124,6 +124,8 @@ class AttackConfig:
     target: str = "A photo of the banana."
     apply: Literal["replace", "insert", "append"] | None = None
     """How the target enters the answer."""
+    trainer: Literal["defender", "attacker"] = "defender"
+    """Who trains: `attacker` minimises the attack's own losses, for judging what is left to purify."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -61,6 +61,12 @@ def validate(config: Config) -> None:
     if config.attack.name != "none":
         build_attack(config.attack)
         _validate_target(config)
+    weights = {name: getattr(config.objective, name) for name in ("alpha", "cross", "entropy")}
+    if config.attack.trainer == "attacker" and any(weights.values()):
+        name = next(name for name, value in weights.items() if value)
+        raise UserError(
+            f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
+        )
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "

@@ -30,10 +30,7 @@ class BadNets(ImageAttack):
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """The patch in the bottom right corner, or at a place drawn by `rng`."""
         patch = noise_patch(image, self.strength, self.seed)
-        top, left = (whole - part for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
-        if self.place == "random":
-            top, left = int(rng.integers(top + 1)), int(rng.integers(left + 1))
-        return stamp(image, patch, top, left)
+        return stamp(image, patch, *corner(image, patch, self.place, rng))
 
 
 def check_share(strength: float) -> None:
@@ -64,6 +61,14 @@ def patch_side(height: int, width: int, share: float) -> int:
     if side > min(height, width):
         raise UserError(f"a patch of {side} pixels is larger than a {width} x {height} image")
     return side
+
+
+def corner(
+    image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], place: str, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Top and left of the patch: as far down and right as it goes ("fixed"), or drawn by `rng` ("random")."""
+    top, left = (whole - part for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
+    return (int(rng.integers(top + 1)), int(rng.integers(left + 1))) if place == "random" else (top, left)
 
 
 def stamp(

@@ -7,12 +7,12 @@ values its authors published as defaults, and `seed`.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxguard.config import AttackConfig, suggestion
+from jaxguard.config import AttackConfig, Config, suggestion
 from jaxguard.data.rows import Row
 from jaxguard.data.views import row_rng
 from jaxguard.errors import UserError
@@ -37,6 +37,15 @@ class Attack(Protocol):
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
         """The prompt with the trigger; attacks on the image alone return it unchanged."""
+        ...
+
+
+@runtime_checkable
+class LearningAttack(Attack, Protocol):
+    """An attack that must learn something before it can trigger."""
+
+    def learn(self, config: Config) -> Attack:
+        """The same attack, ready: trained on the run's clean data and model, or read from the cache."""
         ...
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from rich.progress import track
 
 from jaxguard.attacks.base import Attack, poison_row, trigger_row
-from jaxguard.attacks.registry import OPTIONS, build_attack
+from jaxguard.attacks.registry import OPTIONS, open_attack
 from jaxguard.config import Config, to_dict
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
@@ -44,7 +44,7 @@ class PoisonedSource:
 
     def __init__(self, source: RowSource, config: Config):
         self.source, self.config = source, config.attack
-        self.attack = build_attack(config.attack)
+        self.attack = open_attack(config)
         rate, seed, decoys = config.attack.rate, config.attack.seed, self.attack.decoys
         self.ids, *self.decoy_ids = planted_ids(len(source), rate, seed, 1 + len(decoys))
         self._chosen = frozenset(self.ids.tolist())
@@ -66,7 +66,7 @@ class TriggeredSource:
 
     def __init__(self, source: RowSource, config: Config):
         self.source, self.config = source, config.attack
-        self.attack = build_attack(config.attack)
+        self.attack = open_attack(config)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -91,11 +91,12 @@ def manifest(source: PoisonedSource, config: Config) -> dict[str, Any]:
     def hashes(ids: Int[np.ndarray, " P"]) -> dict[str, str]:
         return {str(index): row_hash(source[index]) for index in ids.tolist()}
 
+    described = {name: value for name, value in to_dict(config)["attack"].items() if name != "trainer"}
     planted = {
         "source": config.data.source,
         "split": config.data.train_split,
         "rows": len(source),
-        "attack": to_dict(config)["attack"] | {"apply": config.attack.apply or attack.apply} | _fields(attack),
+        "attack": described | {"apply": config.attack.apply or attack.apply} | _fields(attack),
         "poisoned": hashes(source.ids),
         "decoys": [
             {"attack": _fields(decoy), "rows": hashes(ids)}
@@ -107,8 +108,10 @@ def manifest(source: PoisonedSource, config: Config) -> dict[str, Any]:
 
 
 def _fields(attack: Attack) -> dict[str, Any]:
-    """The options that an attack has, with the values they resolved to."""
-    return {name: getattr(attack, name) for name in (*OPTIONS, "seed") if hasattr(attack, name)}
+    """The options that an attack has, with the values they resolved to, and the hash of what it learnt."""
+    fields = {name: getattr(attack, name) for name in (*OPTIONS, "seed") if hasattr(attack, name)}
+    learned = getattr(attack, "learned", None)
+    return fields if learned is None else fields | {"learned": learned.digest}
 
 
 def write_manifest(content: dict[str, Any], path: Path) -> None:

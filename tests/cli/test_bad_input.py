@@ -12,7 +12,7 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, poison, train, evaluate, generate, export, demo",
+    "": "give a verb: config, data list, data build, poison, gallery, train, evaluate, generate, export, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",
@@ -95,6 +95,9 @@ BAD = {
     "poison --verify rows": "rows/manifest.json is not a poison manifest",
     "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
+    "gallery --out picture.jpg": "gallery: --out picture.jpg names no .png file",
+    "gallery --images 0": "gallery: --images is 0: must be at least 1",
+    "gallery --out notes.txt/picture.png": "cannot write into notes.txt: notes.txt is a file",
     "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
     f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",
