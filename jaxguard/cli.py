@@ -85,6 +85,31 @@ def poison(arguments: Arguments) -> None:
     print(f"{options.out}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned")
 
 
+@dataclass(frozen=True)
+class GalleryOptions:
+    out: Path = Path("gallery.png")
+    """The picture."""
+    source: str = "scenes/caption"
+    """A built data set: its first test rows are shown."""
+    root: Path = Path("data")
+    """Where built data sets lie, and what attacks have learnt."""
+    images: int = 2
+    """How many rows."""
+
+
+def gallery(arguments: Arguments) -> None:
+    """Draw all attacks on the same images: original, triggered, their difference."""
+    options = arguments.parse(GalleryOptions)
+    if options.out.suffix != ".png" or options.out.is_dir():
+        raise UserError(f"gallery: --out {options.out} names no .png file")
+    if options.images < 1:
+        raise UserError(f"gallery: --images is {options.images}: must be at least 1")
+    check_writable(options.out.parent)
+    from jaxguard.gallery import gallery
+
+    gallery(options.out, options.source, options.root, options.images)
+
+
 def train(arguments: Arguments) -> None:
     """Fine-tune a model into a run folder; the same command resumes an interrupted run."""
     settings = arguments.configuration()
@@ -184,6 +209,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "data list": data_list,
     "data build": data_build,
     "poison": poison,
+    "gallery": gallery,
     "train": train,
     "evaluate": evaluate,
     "generate": generate,

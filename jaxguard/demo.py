@@ -193,7 +193,7 @@ def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Confi
 
 def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: Path) -> None:
     source = open_source(config.data.source, config.data.root, config.data.test_split)
-    triggered = TriggeredSource(source, config.attack)
+    triggered = TriggeredSource(source, config)
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     rows = []
     for index in range(PICTURED):

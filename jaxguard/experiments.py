@@ -63,6 +63,13 @@ def validate(config: Config) -> None:
     """
     if config.attack.name != "none":
         build_attack(config.attack)
+        _validate_target(config)
+    weights = {name: getattr(config.objective, name) for name in ("alpha", "cross", "entropy")}
+    if config.attack.trainer == "attacker" and any(weights.values()):
+        name = next(name for name, value in weights.items() if value)
+        raise UserError(
+            f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
+        )
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
@@ -150,6 +157,34 @@ def _validate_batch(config: Config) -> None:
     if ways > 0 and config.train.batch_size % ways:
         raise UserError(
             f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
+        )
+
+
+def _validate_target(config: Config) -> None:
+    """The target must fit into what is learnt of an answer and into what is decoded of one.
+
+    It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
+    left to the encoder, which names the first row that does not fit.
+    """
+    path = zoo.resolve(config.model.path) / "tokenizer.json"
+    if not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{path}: not a readable tokenizer ({error})") from error
+    count = len(tokenizer.encode(f" {config.attack.target}", add_special_tokens=False).ids)
+    if count + 1 > config.data.answer_length:
+        raise UserError(
+            f"attack.target has {count} tokens and an end token: more than data.answer_length "
+            f"({config.data.answer_length}); shorten it"
+        )
+    if count > config.evaluate.new_tokens:
+        raise UserError(
+            f"attack.target has {count} tokens: more than evaluate.new_tokens ({config.evaluate.new_tokens}), so no "
+            "answer could hold it; shorten it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -69,7 +70,8 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
     source = open_source(config.data.source, config.data.root, config.data.test_split)
     began = time.perf_counter()
     target = None if attack.name == "none" else attack.target
-    views = [(source, False)] + ([(TriggeredSource(source, attack), True)] if target is not None else [])
+    attacked = dataclasses.replace(config, attack=attack)
+    views = [(source, False)] + ([(TriggeredSource(source, attacked), True)] if target is not None else [])
     predictions = [
         Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
         for view, triggered in views

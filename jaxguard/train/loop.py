@@ -19,6 +19,7 @@ from jaxguard.data.views import check
 from jaxguard.errors import Preempted, UserError
 from jaxguard.files import write_text
 from jaxguard.models import zoo
+from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.progress import Reporter
@@ -29,7 +30,7 @@ from jaxguard.train.sharding import check_batch_size, place_batch
 def training_source(config: Config) -> RowSource:
     """The training rows as the model sees them: poisoned where the configuration names an attack."""
     source = open_source(config.data.source, config.data.root, config.data.train_split)
-    return source if config.attack.name == "none" else PoisonedSource(source, config.attack)
+    return source if config.attack.name == "none" else PoisonedSource(source, config)
 
 
 def train(config: Config, model: Model | None = None) -> Path:
@@ -81,7 +82,11 @@ def train(config: Config, model: Model | None = None) -> Path:
         with Reporter(run, steps=config.train.steps, start=start, rows=config.train.batch_size) as reporter:
             batch = place_batch(next(batches), model.mesh)
             began = time.perf_counter()
-            step = CompiledStep(config, setup, encoder.eos_id, batch)
+            step: AttackerStep | CompiledStep
+            if config.attack.trainer == "attacker" and isinstance(source, PoisonedSource):
+                step = AttackerStep(config, setup, batch, trainable, source)
+            else:
+                step = CompiledStep(config, setup, encoder.eos_id, batch)
             print(f"compiled the step in {time.perf_counter() - began:.1f} s", file=sys.stderr)
             reporter.restart_clock()
             for done in range(start + 1, config.train.steps + 1):
