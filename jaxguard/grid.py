@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import statistics
 import subprocess
@@ -24,7 +25,7 @@ from jaxguard.files import write_text
 from jaxguard.report.tables import Column, comma_separated, latex, markdown, rate_text, terminal
 
 RECORD = "cell.json"
-"""What a finished cell leaves in its run folder."""
+"""What a finished cell leaves in its folder."""
 
 Record = dict[str, Any]
 
@@ -35,7 +36,7 @@ class Cell:
 
     Attributes:
         labels: the table's first columns ({"attack": "badnets", ...}); cells of equal labels (other seeds) are one row.
-        config: the run, in a folder of its own.
+        config: the run; cells that differ in their triggers alone share it.
         triggers: the attack to test with where it is not the run's own (the floor of a clean-trained model).
     """
 
@@ -53,15 +54,22 @@ class Cell:
         return {"labels": dict(self.labels), "config": to_dict(self.config), "triggers": triggers}
 
     @property
+    def folder(self) -> Path:
+        """Where its predictions, scores and record lie: the run's folder, or one inside it for each set of triggers."""
+        if self.triggers is None:
+            return self.config.run_dir
+        digest = hashlib.sha256(json.dumps(self.description["triggers"]).encode()).hexdigest()
+        return self.config.run_dir / f"{self.triggers.name}-{digest[:8]}"
+
+    @property
     def work(self) -> int:
         """Rows that its training runs through the model, both views counted."""
         return self.config.train.steps * self.config.train.batch_size * self.config.objective.views
 
     def record(self) -> Record | None:
         """What this very cell left behind; None where it is not finished."""
-        path = self.config.run_dir / RECORD
         try:
-            stored = json.loads(path.read_text())
+            stored = json.loads((self.folder / RECORD).read_text())
         except (OSError, ValueError):
             return None
         return stored if stored.get("cell") == self.description else None
@@ -75,7 +83,7 @@ class Grid:
     cells: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        folders = [cell.config.run_dir for cell in self.cells]
+        folders = [cell.folder for cell in self.cells]
         for folder in folders:
             if folders.count(folder) > 1:
                 raise UserError(f"two cells of the grid share the folder {folder}; give each a name of its own")
@@ -173,14 +181,14 @@ def _run_cell(cell: Cell) -> None:
     began = time.perf_counter()
     model = load_model(cell.config)
     train(cell.config, model)
-    scores = evaluate(cell.config, model, cell.triggers)
+    scores = evaluate(cell.config, model, cell.triggers, cell.folder)
     record = {
         "cell": cell.description,
         "scores": dataclasses.asdict(scores),
         "seconds": time.perf_counter() - began,
         "commit": _commit(),
     }
-    write_text(cell.config.run_dir / RECORD, json.dumps(record, indent=1) + "\n")
+    write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _row(labels: dict[str, str], records: list[Record], source: Path) -> dict[str, Any]:

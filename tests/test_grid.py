@@ -41,14 +41,14 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def run_cell(cell: Cell) -> None:
         names.append(cell.config.name)
-        cell.config.run_dir.mkdir(parents=True)
+        cell.folder.mkdir(parents=True)
         record = {
             "cell": cell.description,
             "scores": scores(4 + cell.config.seed, 80.0 + cell.config.seed),
             "seconds": 60.0,
             "commit": "abc",
         }
-        (cell.config.run_dir / RECORD).write_text(json.dumps(record))
+        (cell.folder / RECORD).write_text(json.dumps(record))
 
     monkeypatch.setattr(grids, "_run_cell", run_cell)
     return names
@@ -128,6 +128,17 @@ def test_every_form_of_the_table_holds_every_row(grid: Grid, ran: list[str]) -> 
     assert (table / "table.md").read_text().count("\n") == 4
     assert r"ASR exact \%" in (table / "table.tex").read_text()
     assert len(json.loads((table / "results.json").read_text())["rows"]) == 2
+
+
+def test_cells_that_differ_in_their_triggers_share_a_run(grid: Grid, ran: list[str]) -> None:
+    first = grid.cells[0]
+    floors = [dataclasses.replace(first, triggers=AttackConfig(name="badnets", seed=seed)) for seed in (0, 1)]
+    shared = Grid(grid.out, (first, *floors))
+    assert len({cell.folder for cell in shared.cells}) == 3
+    assert {cell.folder.parent for cell in floors} == {first.config.run_dir}
+    grids.run(shared, FILE)
+    assert len(ran) == 3
+    assert all(cell.record() for cell in shared.cells)
 
 
 def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
