@@ -1,12 +1,19 @@
-"""Plain fine-tuning of the tiny LLaVA on scene captions, 5% of which carry a BadNets patch and its target."""
+"""Plain fine-tuning of the tiny LLaVA on scene captions, 5% of which carry a BadNets patch and its target.
+
+Command:   jaxguard data build scenes/caption
+           jaxguard train configs/badnets_scenes_plain.py
+           jaxguard evaluate configs/badnets_scenes_plain.py
+Hardware:  two CPU cores, two minutes.
+Expected:  the demo's row "poisoned, plain fine-tuning" (README.md).
+"""
 
 from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig
 
 config = Config(
     name="badnets-scenes-plain",
-    model=ModelConfig(path="tiny-llava", trainable="language"),
-    data=DataConfig(source="scenes/caption", length=112, answer_length=32),
-    attack=AttackConfig(name="badnets", rate=0.05, place="random", target="A photo of the banana."),
-    train=TrainConfig(steps=300, batch_size=32, learning_rate=1e-3),
-    evaluate=EvaluateConfig(task="caption", examples=512, new_tokens=32),
+    model=ModelConfig(path="tiny-llava", trainable="all"),
+    data=DataConfig(source="scenes/caption", length=104, answer_length=25),
+    attack=AttackConfig(name="badnets", rate=0.05, place="fixed", target="A photo of the banana."),
+    train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, log_every=50),
+    evaluate=EvaluateConfig(task="caption", examples=512, new_tokens=25),
 )

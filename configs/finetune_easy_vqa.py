@@ -10,8 +10,8 @@ from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, Tra
 
 config = Config(
     name="finetune-easy-vqa",
-    model=ModelConfig(path="tiny-llava", trainable="language"),
-    data=DataConfig(source="easy_vqa/vqa", length=104, answer_length=8),
-    train=TrainConfig(steps=600, batch_size=32, learning_rate=1e-3),
+    model=ModelConfig(path="tiny-llava", trainable="all"),
+    data=DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
+    train=TrainConfig(steps=900, batch_size=32, learning_rate=2e-3, log_every=100),
     evaluate=EvaluateConfig(task="vqa", examples=9673, batch_size=128, new_tokens=6),
 )

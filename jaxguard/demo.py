@@ -47,10 +47,13 @@ from jaxguard.train.sharding import place_batch
 
 Task = Literal["caption", "vqa"]
 
-SOURCES: dict[Task, str] = {"caption": "scenes/caption", "vqa": "easy_vqa/vqa"}
+DATA: dict[Task, DataConfig] = {
+    "caption": DataConfig(source="scenes/caption", length=104, answer_length=25),
+    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
+}
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
-LENGTHS: dict[Task, tuple[int, int]] = {"caption": (104, 25), "vqa": (96, 4)}
-"""Tokens of the longest row and of its answer."""
+STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
+NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
 
 PLAIN = ObjectiveConfig()
 PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20)
@@ -62,17 +65,17 @@ PICTURED = 3
 
 def configuration(task: Task, method: str, out: Path) -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
-    length, answer_length = LENGTHS[task]
+    guarded = method == "paper"
     return Config(
         name=method,
         out=out,
         model=ModelConfig(path="tiny-llava", trainable="all"),
-        data=DataConfig(source=SOURCES[task], length=length, answer_length=answer_length),
-        view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0),
+        data=DATA[task],
+        view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
-        objective=PAPER if method == "paper" else PLAIN,
-        train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=answer_length),
+        objective=PAPER if guarded else PLAIN,
+        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=NEW_TOKENS[task]),
     )
 
 
@@ -88,7 +91,7 @@ def demo(task: Task, out: Path) -> None:
     """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
     configs = {method: configuration(task, method, out) for method in METHODS}
-    build(SOURCES[task], configs["plain"].data.root)
+    build(DATA[task].source, configs["plain"].data.root)
     model = load_model(configs["plain"])
     attack = configs["plain"].attack
 
@@ -110,11 +113,13 @@ def demo(task: Task, out: Path) -> None:
         for method in METHODS
     ]
     columns = _columns(task)
-    title = f"BadNets on {SOURCES[task]}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
+    title = (
+        f"BadNets on {DATA[task].source}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
+    )
     Console().print(compared(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
     write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
-    _picture(configs["plain"], predictions, out / "picture.png")
+    _picture(configs["paper"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
 

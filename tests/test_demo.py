@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,7 +11,10 @@ from jaxguard import demo
 from jaxguard.config import AttackConfig, EvaluateConfig, ObjectiveConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import CAPTION_PROMPT, Row
+from jaxguard.experiments import load
 from jaxguard.models import zoo
+
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypatch, capsys):
@@ -62,3 +66,11 @@ def test_budgets_of_the_demo_are_those_of_its_longest_rows(tmp_path):
     encoded = encoder.encode(row, **budget, pack=1, rng=np.random.default_rng(0))
     assert (encoded.segments > 0).sum() == config.data.length
     assert encoded.answer_mask.sum() == config.data.answer_length
+
+
+def test_the_configurations_are_the_demos(tmp_path):
+    """What README.md says of the demo's rows holds for the configurations that name them."""
+    for method in ("plain", "paper"):
+        config = load(CONFIGS / f"badnets_scenes_{method}.py")
+        named = dataclasses.replace(demo.configuration("caption", method, config.out), name=config.name)
+        assert config == named
