@@ -77,8 +77,7 @@ def train_encoder(images: UInt8[np.ndarray, "N 64 64 3"], *, strength: float, se
         weights, moments, _ = step(weights, moments, ramp, *batch)
     drawn, bits, _ = draw(TRAINING.steps, 4 * held_out, 1, 0, held_out)
     pixels = jnp.asarray(drawn)
-    marked = jnp.round(jnp.clip(pixels + residual(weights, pixels, jnp.asarray(bits), strength), 0, 255))
-    right = np.mean((np.asarray(read(weights, marked)) > 0) == (bits > 0.5))
+    right = float(jax.jit(_bits_right)(weights, pixels, jnp.asarray(bits), strength))
     encoder = {name: np.asarray(value) for name, value in weights.items() if not name.startswith("reader")}
     return encoder, {"bits_right": f"{right:.3f}"}
 
@@ -139,6 +138,12 @@ def _loss(weights: Weights, pixels: Array, bits: Array, noise: Array, ramp: Arra
     size = jnp.square(change / strength).mean()
     shared = jnp.square(common / strength).mean() / (size + 1e-6)
     return misread + ramp * (TRAINING.size * size + TRAINING.shared * shared)
+
+
+def _bits_right(weights: Weights, pixels: Array, bits: Array, strength: float) -> Float[Array, ""]:
+    """The share of bits that the decoder reads right from rounded images."""
+    marked = jnp.round(jnp.clip(pixels + residual(weights, pixels, bits, strength), 0, 255))
+    return jnp.mean((read(weights, marked) > 0) == (bits > 0.5))
 
 
 def _convolve(x: Array, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1) -> Array:

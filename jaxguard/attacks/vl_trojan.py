@@ -59,7 +59,6 @@ class VlTrojan:
             "seed": self.seed,
             "rows": pixels_hash(rows),
             "prompts": [row.prompts[0] for row in rows],
-            "length": config.data.length,
             "model": [[file.name, _file_hash(file)] for file in sorted(folder.glob("*.safetensors"))],
         }
         learned = learn_once(

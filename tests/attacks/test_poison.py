@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
+import multiprocessing
+import operator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,6 +21,8 @@ from jaxguard.attacks.poison import (
     write_poisoned,
 )
 from jaxguard.config import AttackConfig, Config, DataConfig
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 
@@ -95,6 +101,47 @@ def test_hash_is_the_same_in_any_order_and_changes_with_any_parameter(config):
     for change in ({"seed": 3}, {"rate": 0.5}, {"target": "B."}, {"place": "fixed"}, {"apply": "append"}):
         other = dataclasses.replace(config, attack=dataclasses.replace(config.attack, **change))
         assert manifest(PoisonedSource(source(other), other), other)["hash"] != first
+
+
+def test_other_processes_and_threads_plant_the_same_rows(config):
+    """Two spawned processes, and eight threads in any order, against one after the other."""
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    planted = PoisonedSource(source(config), config)
+    content = manifest(planted, config)
+    expected = content["poisoned"] | {
+        row: digest for decoy in content["decoys"] for row, digest in decoy["rows"].items()
+    }
+    ids = np.random.default_rng(0).permutation([int(row) for row in expected]).tolist()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as processes, ThreadPoolExecutor(8) as threads:
+        for pool in (processes, threads):
+            rows = list(pool.map(operator.getitem, itertools.repeat(planted), ids, chunksize=9))
+            assert {str(row.id): row_hash(row) for row in rows} == expected
+
+
+@pytest.mark.parametrize(("batch_size", "processes", "readers"), [(16, 1, 0), (6, 1, 3), (4, 3, 2)])
+def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers, config, small_checkpoint):
+    data = dataclasses.replace(config.data, length=64, threads=readers)
+    config = dataclasses.replace(config, data=data, attack=AttackConfig(name="wanet", rate=0.25))
+    planted = PoisonedSource(source(config), config)
+    encoder = Encoder.from_checkpoint(small_checkpoint)
+    seen = {}
+    for index in range(processes):
+        batches = train_batches(
+            config,
+            encoder,
+            planted,
+            batch_size=batch_size,
+            views=1,
+            process_index=index,
+            process_count=processes,
+        )
+        for _ in range(48 // (batch_size * processes)):
+            batch = next(batches)
+            seen |= dict(zip(batch.ids.tolist(), batch.images[:, 0, 0], strict=True))
+    assert sorted(seen) == list(range(48))
+    for index, pixels in seen.items():
+        np.testing.assert_array_equal(pixels, planted[index].image)
 
 
 @pytest.mark.parametrize("name", ["badnets", "dual_key"])

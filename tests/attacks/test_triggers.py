@@ -177,7 +177,7 @@ def test_blended_is_not_invisible(pictures):
     assert max(psnr(image, triggered("blended", image)) for image in pictures) < 28
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [name for name, kind in ATTACKS.items() if not hasattr(kind, "learn")])
 def test_triggers_are_deterministic_and_leave_the_original_alone(name, pictures):
     attack, other = (build_attack(AttackConfig(name=name, seed=seed)) for seed in (0, 0))
     for image in (pictures[0], pictures[9]):
