@@ -30,9 +30,9 @@ def greedy(
     """
     model = merge(graph, parameters)
     rows, length = batch.tokens.shape
-    embedded = model.embed(batch.tokens, batch.images[:, 0])
-    mask = causal_mask(batch.segments)
-    hidden, cache = model.language(embedded, batch.positions, mask, keep_cache=True)
+    x, sight = model.read(batch.tokens, batch.segments, batch.images[:, 0])
+    hidden, cache = model.decode(x, batch.positions, causal_mask(batch.segments), sight, keep_cache=True)
+    sight = model.ahead(sight)
     first = jnp.argmax(model.language.logits(hidden[:, -1]), axis=-1).astype(jnp.int32)
     cache = jax.tree.map(lambda part: jnp.pad(part, ((0, 0), (0, 0), (0, new_tokens), (0, 0), (0, 0))), cache)
     segments = jnp.pad(batch.segments, ((0, 0), (0, new_tokens)))
@@ -48,10 +48,11 @@ def greedy(
         column = length + count - 1
         last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1)
         segments = jax.lax.dynamic_update_slice_in_dim(segments, jnp.ones((rows, 1), segments.dtype), column, axis=1)
-        hidden, cache = model.language(
-            model.language.embedding(last, model.dtype),
+        hidden, cache = model.decode(
+            model.language.embed(last, model.dtype),
             batch.positions[:, -1:] + count,
-            visible(segments[:, -1:] * 0 + 1, segments),
+            visible(jnp.ones((rows, 1), segments.dtype), segments),
+            sight,
             cache,
             column,
         )

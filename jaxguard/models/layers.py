@@ -35,15 +35,17 @@ class Linear(nnx.Module):
 class LayerNorm(nnx.Module):
     """Normalisation to zero mean and unit variance over the last axis, in float32."""
 
-    def __init__(self, width: int, *, epsilon: float):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+    def __init__(self, width: int, *, epsilon: float, affine: bool = True):
+        self.scale = nnx.Param(jnp.ones(width)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(width)) if affine else None
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        if self.scale is None or self.bias is None:
+            return y.astype(x.dtype)
         scale, bias = (jnp.broadcast_to(p[...].astype(jnp.float32), y.shape) for p in (self.scale, self.bias))
         return (y * scale + bias).astype(x.dtype)
 
@@ -75,23 +77,19 @@ class Embedding(nnx.Module):
         return hidden @ self.table[...].astype(hidden.dtype).T
 
 
-def rotary(x: Float[Array, "B T H D"], positions: Int[Array, "B T"], theta: float) -> Float[Array, "B T H D"]:
-    """Rotary position embedding in the half-split layout of Hugging Face Llama weights (arXiv 2104.09864)."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = (positions[..., None].astype(jnp.float32) * frequencies[None, None])[:, :, None]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
 def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers of one kind as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
 
 
-def scan(layers: nnx.Module, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
-    """Apply the first `count` layers of a stack in order: `carry, y = call(layer, carry, x)`.
+def grouped(layers: nnx.Module, size: int) -> nnx.Module:
+    """A stack of L layers as a stack of L / size stacks of `size`, to be scanned in two levels."""
+    graph, parameters = nnx.split(layers)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), parameters))
+
+
+def scan(layers: Any, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
+    """Apply the first `count` layers of a stack (or of a tuple of stacks): `carry, y = call(layer, carry, x)`.
 
     Returns the last carry and the stacked ys. `remat` recomputes each layer's inside in the backward pass.
     """

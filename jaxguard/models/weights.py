@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -34,14 +35,14 @@ def load(
         UserError: unreadable files, or tensors that are missing, unexpected or misshapen (all named in one line).
     """
     with _open(folder) as tensors:
-        found = _canonical(architecture.family.table, tensors)
+        found = _canonical(architecture.table, tensors)
         plan = _plan(architecture, found, tensors, folder)
 
         def read(path: str, shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
             (rule, names), dtype = plan[path], dtypes[path]
 
             def part(index: tuple[slice, ...]) -> np.ndarray:
-                if "{layer}" not in rule.theirs:
+                if not rule.stacked:
                     return rule.layout.to_ours(tensors[names[0]].get_tensor(names[0]), shape)[index].astype(dtype)
                 layers = (
                     rule.layout.to_ours(tensors[name].get_tensor(name), shape[1:])[index[1:]]
@@ -70,9 +71,9 @@ def save(
     tensors: dict[str, np.ndarray] = {}
     for path, rule in _rules(architecture).items():
         value = np.asarray(parameters[path])
-        if "{layer}" in rule.theirs:
-            for layer, part in enumerate(value):
-                tensors[rule.theirs.format(layer=layer)] = rule.layout.to_theirs(part)
+        if rule.stacked:
+            for name, part in zip(rule.names(len(value)), value, strict=True):
+                tensors[name] = rule.layout.to_theirs(part)
         else:
             tensors[rule.theirs] = rule.layout.to_theirs(value)
     partial = out.with_name(out.name + ".partial")
@@ -92,7 +93,7 @@ def save(
 
 
 def _rules(architecture: Architecture) -> dict[str, Rule]:
-    return {rule.ours: rule for rule in architecture.family.table.rules if rule.ours in architecture.shapes}
+    return {rule.ours: rule for rule in architecture.table.rules if rule.ours in architecture.shapes}
 
 
 @contextmanager
@@ -131,15 +132,11 @@ def _plan(
 ) -> dict[str, tuple[Rule, list[str]]]:
     """For each of our paths: its rule, and the stored names it is read from."""
     rules = _rules(architecture)
-    wanted: dict[str, list[str]] = {}
-    for path, rule in rules.items():
-        layers = architecture.shapes[path].shape[0] if "{layer}" in rule.theirs else 1
-        wanted[path] = [rule.theirs.format(layer=layer) for layer in range(layers)]
+    wanted = {path: rule.names(architecture.shapes[path].shape[0]) for path, rule in rules.items()}
     names = {name for group in wanted.values() for name in group}
     missing, unexpected = sorted(names - set(found)), sorted(set(found) - names)
-    tied_head = "language_model.lm_head.weight"
-    if "language.head.kernel" not in architecture.shapes and tied_head in unexpected:
-        unexpected.remove(tied_head)
+    if "language.head.kernel" not in architecture.shapes:
+        unexpected = [name for name in unexpected if not re.search(architecture.table.tied, name)]
     problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
     if not missing:
         problems += _misshapen(architecture, rules, wanted, found, tensors)
@@ -158,7 +155,7 @@ def _misshapen(
 ) -> Iterator[str]:
     for path, group in wanted.items():
         shape = architecture.shapes[path].shape
-        expected = rules[path].layout.their_shape(shape[1:] if "{layer}" in rules[path].theirs else shape)
+        expected = rules[path].layout.their_shape(shape[1:] if rules[path].stacked else shape)
         for name in group:
             actual = tuple(tensors[found[name]].get_slice(found[name]).get_shape())
             if actual != tuple(expected):

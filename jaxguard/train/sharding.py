@@ -17,9 +17,10 @@ from jaxguard.errors import UserError
 log = logging.getLogger(__name__)
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"\.(query|key|value|gate|up|first)\.kernel$", ("fsdp", "tensor")),
-    (r"\.(query|key|value|gate|up|first)\.bias$", ("tensor",)),
+    (r"\.(query|key|value|qkv|gate|up|first)\.kernel$", ("fsdp", "tensor")),
+    (r"\.(query|key|value|qkv|gate|up|first)\.bias$", ("tensor",)),
     (r"\.(out|down|second)\.kernel$", ("tensor", "fsdp")),
+    (r"^projector\.kernel$", ("fsdp", "tensor")),
     (r"\.embedding\.table$", ("tensor", "fsdp")),
     (r"\.head\.kernel$", ("fsdp", "tensor")),
     (r"\.patch\.kernel$", (None, "fsdp")),

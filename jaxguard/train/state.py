@@ -15,8 +15,9 @@ from jaxtyping import Array, Int
 from jaxguard.config import TrainConfig
 from jaxguard.models.families import Parameters
 
-TRAINABLE = {"projector": r"^projector\.", "language": r"^(projector|language)\.", "all": r"."}
-"""The one path filter: which parameters `model.trainable` names."""
+_BRIDGE = r"projector|qformer|resampler|language\.cross|language\.additional_"
+TRAINABLE = {"projector": rf"^({_BRIDGE})", "language": rf"^({_BRIDGE}|language)", "all": r"."}
+"""The one path filter: which parameters `model.trainable` names. `projector` is whatever joins tower and decoder."""
 
 T = TypeVar("T")
 
