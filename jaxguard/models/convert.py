@@ -19,6 +19,8 @@ class Layout:
     their_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     part: Callable[[tuple[slice, ...]], tuple[slice, ...]] | None = None
     """Where a part of our array lies in theirs; None where only the whole can be converted."""
+    rows: int = 0
+    """Which of our axes runs along their first, and so through the file."""
 
 
 def _patch_side(inputs: int) -> int:
@@ -26,7 +28,7 @@ def _patch_side(inputs: int) -> int:
 
 
 SAME = Layout(lambda x, shape: x, lambda x: x, lambda shape: shape, lambda index: index)
-TRANSPOSED = Layout(lambda x, shape: x.T, lambda x: x.T, lambda shape: shape[::-1], lambda index: index[::-1])
+TRANSPOSED = Layout(lambda x, shape: x.T, lambda x: x.T, lambda shape: shape[::-1], lambda index: index[::-1], -1)
 CONVOLUTION = Layout(
     lambda x, shape: x.transpose(2, 3, 1, 0).reshape(shape),
     lambda x: x.reshape(_patch_side(x.shape[0]), -1, 3, x.shape[1]).transpose(3, 2, 0, 1),
@@ -73,14 +75,25 @@ class Table:
 
     rules: tuple[Rule, ...]
     renames: tuple[tuple[str, str], ...] = ()
+    modules: tuple[tuple[str, str], ...] = ()
+    """Applied to a module's name in this table's spelling, these give its name in a live `transformers` model."""
     ignored: str = r"(position_ids|rotary_emb\.inv_freq)$"
     tied: str = r"lm_head\."
 
     def canonical(self, name: str) -> str | None:
         """The name in this table's spelling, or None for a name that is passed over."""
-        for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement, name)
+        name = _renamed(name, self.renames)
         return None if re.search(self.ignored, name) else name
+
+    def module(self, name: str) -> str:
+        """Where `transformers` keeps the module of that name in this table's spelling."""
+        return _renamed(name, self.modules)
+
+
+def _renamed(name: str, renames: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def linear(ours: str, theirs: str, every: int = 1) -> tuple[Rule, ...]:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxguard.config import LoraConfig
 from jaxguard.errors import UserError
 from jaxguard.models import reading, tables
 from jaxguard.models.blip2 import Blip2
@@ -22,6 +23,7 @@ from jaxguard.models.convert import Table
 from jaxguard.models.fusion import Fusion
 from jaxguard.models.idefics import Idefics
 from jaxguard.models.llava import Llava
+from jaxguard.models.lora import LoraError, adapt
 
 Parameters = dict[str, jax.Array]
 
@@ -54,20 +56,23 @@ class Architecture:
     table: Table
     graph: nnx.GraphDef
     shapes: dict[str, jax.ShapeDtypeStruct]
+    lora: LoraConfig | None = None
+    """The adapters that the model carries beside what a checkpoint holds."""
 
     def initial(self, seed: int) -> Parameters:
         """Fresh weights; to be jitted with output shardings."""
-        model = self.family.module(self.config, dtype=jnp.float32, remat=False, rngs=nnx.Rngs(seed))
+        model = _build(self.family, self.config, self.lora, dtype=jnp.float32, remat=False, rngs=nnx.Rngs(seed))
         return {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.split(model)[1])}
 
 
-def architecture(folder: Path, *, dtype: str, remat: bool) -> Architecture:
+def architecture(folder: Path, *, dtype: str, remat: bool, lora: LoraConfig | None = None) -> Architecture:
     """Read a checkpoint folder's configuration.
 
     Args:
         folder: holds config.json and, for other pixel statistics than CLIP's, preprocessor_config.json.
         dtype: compute type of the activations.
         remat: recompute layers in the backward pass.
+        lora: adapters to add.
 
     Raises:
         UserError: unreadable files, another model type than ours, or a shape that does not work.
@@ -83,17 +88,27 @@ def architecture(folder: Path, *, dtype: str, remat: bool) -> Architecture:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
 
     def build() -> Fusion:
-        return family.module(resolved, dtype=jnp.dtype(dtype), remat=remat, rngs=nnx.Rngs(0))
+        return _build(family, resolved, lora, dtype=jnp.dtype(dtype), remat=remat, rngs=nnx.Rngs(0))
 
-    graph, state = nnx.split(nnx.eval_shape(build))
+    try:
+        graph, state = nnx.split(nnx.eval_shape(build))
+    except LoraError as error:
+        raise UserError(str(error)) from error
     shapes = {_dotted(path): jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in nnx.to_flat_state(state)}
-    return Architecture(family, resolved, family.table(resolved), graph, shapes)
+    return Architecture(family, resolved, family.table(resolved), graph, shapes, lora)
 
 
 def merge(graph: nnx.GraphDef, *parameters: Parameters) -> Any:
     """The module with these parameters, which together must be all of them."""
     flat = [(tuple(path.split(".")), nnx.Param(value)) for part in parameters for path, value in sorted(part.items())]
     return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+def _build(family: Family, config: Any, lora: LoraConfig | None, *, rngs: nnx.Rngs, **options: Any) -> Fusion:
+    model = family.module(config, rngs=rngs, **options)
+    if lora is not None:
+        adapt(model, lora, rngs)
+    return model
 
 
 def _dotted(path: tuple) -> str:

@@ -20,15 +20,38 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """By the names that Hugging Face configs use."""
 
 
+class Lora(nnx.Module):
+    """A low-rank matrix beside a linear layer's: x -> x A B alpha / rank, zero at first (arXiv 2106.09685)."""
+
+    def __init__(self, kernel: tuple[int, ...], *, rank: int, alpha: float, dropout: float, rngs: nnx.Rngs):
+        """For a kernel of shape [..., inputs, outputs]; leading axes are those of a stack of layers."""
+        *stack, inputs, outputs = kernel
+        bound = inputs**-0.5
+        self.a = nnx.Param(jax.random.uniform(rngs.params(), (*stack, inputs, rank), minval=-bound, maxval=bound))
+        self.b = nnx.Param(jnp.zeros((*stack, rank, outputs)))
+        self.scale, self.dropout = alpha / rank, dropout
+        self.key: nnx.Variable | None = nnx.data(None)
+        """Draws what is dropped; None where nothing is."""
+
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        if self.key is not None:
+            kept = jax.random.bernoulli(self.key[...], 1 - self.dropout, x.shape)
+            x = jnp.where(kept, x / (1 - self.dropout), jnp.zeros((), x.dtype))
+        return (x @ self.a[...].astype(x.dtype)) @ self.b[...].astype(x.dtype) * self.scale
+
+
 class Linear(nnx.Module):
-    """y = x W + b with W of shape [inputs, outputs], computed in the type of x."""
+    """y = x W + b with W of shape [inputs, outputs], computed in the type of x; an adapter's output is added."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * inputs**-0.5)
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.lora: Lora | None = nnx.data(None)
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         y = x @ self.kernel[...].astype(x.dtype)
+        if self.lora is not None:
+            y = y + self.lora(x)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
 
 

@@ -23,6 +23,12 @@ def llava(config: LlavaConfig) -> Table:
             (r"^model\.language_model\.", "language_model.model."),
             (r"^lm_head\.", "language_model.lm_head."),
         ),
+        modules=(
+            (r"^vision_tower\.vision_model\.", "model.vision_tower."),
+            (r"^multi_modal_projector\.", "model.multi_modal_projector."),
+            (r"^language_model\.model\.", "model.language_model."),
+            (r"^language_model\.lm_head", "lm_head"),
+        ),
     )
 
 

@@ -17,10 +17,8 @@ from transformers import (
     OPTConfig,
 )
 
-from jaxguard.config import MeshConfig
 from jaxguard.models import weights
 from jaxguard.models.families import architecture, merge
-from jaxguard.train.sharding import make_mesh, parameter_shardings
 
 SIDE = 16
 IMAGE_TOKEN = 90
@@ -147,9 +145,9 @@ def idefics(folder, *, vision=(), perceiver=(), **changes):
 
 
 def load(folder):
-    """(architecture, parameters) of a folder."""
+    """(architecture, parameters) of a folder, on one device: on eight, each would compute the same."""
     arch = architecture(folder, dtype="float32", remat=False)
-    shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig()))
+    shardings = dict.fromkeys(arch.shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
 
 
