@@ -73,8 +73,9 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
     again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
     before = load_model(config).parameters
     assert set(again.parameters) == set(before)
-    moved = [path for path in before if not np.array_equal(before[path], again.parameters[path])]
-    assert len(moved) == len(before)
+    still = {path for path in before if np.array_equal(before[path], again.parameters[path])}
+    unused = {"vision.post_norm.scale", "vision.post_norm.bias"}  # IDEFICS holds that norm and does not apply it
+    assert still == (unused if "idefics" in str(config.model.path) else set())
 
 
 def test_cache_changes_nothing(config):
