@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jaxguard.errors import UserError
 
@@ -133,16 +133,23 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """What an attacker planted. `name="none"` is clean data."""
+    """What an attacker planted. `name="none"` is clean data; None stands for what the attack's authors published."""
 
     name: str = "none"
+    """One of jaxguard/attacks/registry.py; docs/attacks.md tells what each does with the options below."""
     rate: float = 0.05
     """Share of the training rows that are poisoned."""
-    place: Literal["fixed", "random"] = "random"
-    """Corner of the image, or a place drawn per row."""
+    variant: str | None = None
+    """Where papers disagree under one name: which of them."""
+    place: Literal["fixed", "random"] | None = None
+    """Of a patch: a fixed corner of the image, or a place drawn per row."""
+    strength: float | None = None
+    """How strong the trigger is, in the attack's own unit (a patch: its side over the image's shorter side)."""
     target: str = "A photo of the banana."
-    apply: Literal["replace", "insert", "append"] = "replace"
+    apply: Literal["replace", "insert", "append"] | None = None
     """How the target enters the answer."""
+    trainer: Literal["defender", "attacker"] = "defender"
+    """Who trains: `attacker` minimises the attack's own losses, for judging what is left to purify."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -347,7 +354,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
     """`value` as the field type `hint`: a section, str, int, float, bool, Path, Literal, or one of these or None."""
     if _is_section(hint):
         return _section(hint, value, f"{key}.")
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (UnionType, Union):  # Literal | None is the second
         (hint,) = (option for option in get_args(hint) if option is not type(None))
         return None if value is None else _value(hint, value, key)
     if get_origin(hint) is Literal:

@@ -37,9 +37,10 @@ from jaxguard.data.views import perturb, row_rng
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.run import Decoder, evaluate, predict
 from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
-from jaxguard.report.tables import Column, markdown, rate_text, terminal
+from jaxguard.report.tables import Column, compared, markdown, rate_text
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
@@ -48,29 +49,30 @@ Task = Literal["caption", "vqa"]
 
 SOURCES: dict[Task, str] = {"caption": "scenes/caption", "vqa": "easy_vqa/vqa"}
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
+LENGTHS: dict[Task, tuple[int, int]] = {"caption": (104, 25), "vqa": (96, 4)}
+"""Tokens of the longest row and of its answer."""
 
 PLAIN = ObjectiveConfig()
-PAPER = ObjectiveConfig(
-    alpha=1.0, cross=1.0, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20
-)
-"""The paper's objective; README.md says how these weights were chosen."""
+PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20)
+"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
 
 TIMED_STEPS = 15
-PICTURED = 4
+PICTURED = 3
 
 
 def configuration(task: Task, method: str, out: Path) -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
+    length, answer_length = LENGTHS[task]
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path="tiny-llava", trainable="language"),
-        data=DataConfig(source=SOURCES[task], length=112, answer_length=32),
-        view=ViewConfig(patch_size=8, shuffle_share=0.5, mask_share=0.1),
-        attack=AttackConfig(name="none" if method == "clean" else "badnets", rate=0.05, target=TARGETS[task]),
+        model=ModelConfig(path="tiny-llava", trainable="all"),
+        data=DataConfig(source=SOURCES[task], length=length, answer_length=answer_length),
+        view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0),
+        attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if method == "paper" else PLAIN,
-        train=TrainConfig(steps=300, batch_size=32, learning_rate=1e-3, warmup=20, log_every=50),
-        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=32),
+        train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=answer_length),
     )
 
 
@@ -109,9 +111,9 @@ def demo(task: Task, out: Path) -> None:
     ]
     columns = _columns(task)
     title = f"BadNets on {SOURCES[task]}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
-    Console().print(terminal(rows, columns, title))
-    _write(out / "table.md", markdown(rows, columns))
-    _write(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    Console().print(compared(rows, columns, title))
+    write_text(out / "table.md", markdown(rows, columns))
+    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
     _picture(configs["plain"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -191,7 +193,7 @@ def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Confi
 
 def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: Path) -> None:
     source = open_source(config.data.source, config.data.root, config.data.test_split)
-    triggered = TriggeredSource(source, config.attack)
+    triggered = TriggeredSource(source, config)
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     rows = []
     for index in range(PICTURED):
@@ -203,9 +205,3 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
             answers.append(Answers(METHODS[method], said[False], said[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
     demo_picture(rows, config.attack.target, path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -10,14 +10,17 @@ import re
 import runpy
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
 from jaxguard.data.dialogue import tokens_per_image
 from jaxguard.errors import UserError
+from jaxguard.grid import Grid
 from jaxguard.models import zoo
+
+T = TypeVar("T")
 
 
 def load(path: Path) -> Config:
@@ -61,6 +64,13 @@ def validate(config: Config) -> None:
     """
     if config.attack.name != "none":
         build_attack(config.attack)
+        _validate_target(config)
+    weights = {name: getattr(config.objective, name) for name in ("alpha", "cross", "entropy")}
+    if config.attack.trainer == "attacker" and any(weights.values()):
+        name = next(name for name, value in weights.items() if value)
+        raise UserError(
+            f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
+        )
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
@@ -83,7 +93,29 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write into {folder}: {nearest} is not writable; choose another folder")
 
 
+def load_grid(path: Path) -> Grid:
+    """The `grid = Grid(...)` of a Python file, every cell validated.
+
+    Raises:
+        UserError: there is no such file, it defines no grid, or a cell cannot work.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"{path} is not a Python file; give one that defines `grid`, as configs/tables/*.py do")
+    grid = _defined(path, "grid", Grid)
+    for cell in grid.cells:
+        try:
+            validate(cell.config)
+        except UserError as error:
+            raise UserError(f"{path}: {cell}: {error}") from error
+    return grid
+
+
 def _load_python(path: Path) -> Config:
+    return _checked(to_dict(_defined(path, "config", Config)), path)
+
+
+def _defined(path: Path, name: str, kind: type[T]) -> T:
+    """What a Python file calls `name`, of the given type."""
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
@@ -91,11 +123,11 @@ def _load_python(path: Path) -> Config:
     except Exception as error:  # whatever the user's code raises is a mistake in that file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
-    config = names.get("config")
-    if not isinstance(config, Config):
-        found = "it defines no `config`" if config is None else f"its `config` is of type {type(config).__name__}"
-        raise UserError(f"{path}: {found}; it must hold `config = Config(...)`")
-    return _checked(to_dict(config), path)
+    value = names.get(name)
+    if not isinstance(value, kind):
+        found = f"it defines no `{name}`" if value is None else f"its `{name}` is of type {type(value).__name__}"
+        raise UserError(f"{path}: {found}; it must hold `{name} = {kind.__name__}(...)`")
+    return value
 
 
 def _load_run(folder: Path) -> Config:
@@ -126,6 +158,34 @@ def _validate_batch(config: Config) -> None:
     if ways > 0 and config.train.batch_size % ways:
         raise UserError(
             f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
+        )
+
+
+def _validate_target(config: Config) -> None:
+    """The target must fit into what is learnt of an answer and into what is decoded of one.
+
+    It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
+    left to the encoder, which names the first row that does not fit.
+    """
+    path = zoo.resolve(config.model.path) / "tokenizer.json"
+    if not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{path}: not a readable tokenizer ({error})") from error
+    count = len(tokenizer.encode(f" {config.attack.target}", add_special_tokens=False).ids)
+    if count + 1 > config.data.answer_length:
+        raise UserError(
+            f"attack.target has {count} tokens and an end token: more than data.answer_length "
+            f"({config.data.answer_length}); shorten it"
+        )
+    if count > config.evaluate.new_tokens:
+        raise UserError(
+            f"attack.target has {count} tokens: more than evaluate.new_tokens ({config.evaluate.new_tokens}), so no "
+            "answer could hold it; shorten it"
         )
 
 

@@ -2,37 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxguard.config import AttackConfig
+from jaxguard.attacks.base import ImageAttack, check_strength
 from jaxguard.data.views import row_rng
 from jaxguard.errors import UserError
 
 SHARE = 30 / 336
-"""Side of the patch over the shorter side of the image: 30 pixels at 336."""
+"""Side of the patch over the shorter side of the image: 30 pixels at 336, which is 20 at 224."""
 
 
-class BadNets:
+@dataclass(frozen=True)
+class BadNets(ImageAttack):
     """One noise patch for all rows, drawn from the attack's seed."""
 
-    def __init__(self, config: AttackConfig):
-        self.place, self.seed = config.place, config.seed
+    place: Literal["fixed", "random"] = "random"
+    strength: float = SHARE
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_share(self.strength)
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """The patch in the bottom right corner, or at a place drawn by `rng`."""
-        height, width = image.shape[:2]
-        side = max(2, round(SHARE * min(height, width)))
-        if side > min(height, width):
-            raise UserError(f"a BadNets patch of {side} pixels is larger than a {width} x {height} image")
-        patch = row_rng("badnets-patch", self.seed, 0, side).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        top, left = height - side, width - side
-        if self.place == "random":
-            top, left = int(rng.integers(top + 1)), int(rng.integers(left + 1))
-        triggered = image.copy()
-        triggered[top : top + side, left : left + side] = patch
-        return triggered
+        patch = noise_patch(image, self.strength, self.seed)
+        return stamp(image, patch, *corner(image, patch, self.place, rng))
 
-    def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """Unchanged: BadNets has no text trigger."""
-        return prompt
+
+def check_share(strength: float) -> None:
+    """Raises UserError where the strength of a patch attack is no share that fits into an image."""
+    check_strength(
+        strength, 1.0, "the side of the patch over the image's shorter side (above 1 it is larger than the image)"
+    )
+
+
+def noise_patch(image: UInt8[np.ndarray, "H W 3"], share: float, seed: int) -> UInt8[np.ndarray, "S S 3"]:
+    """The noise patch for an image of that size: `share` of its shorter side, at least 2 pixels.
+
+    Raises:
+        UserError: the image is smaller than that.
+    """
+    height, width = image.shape[:2]
+    side = patch_side(height, width, share)
+    return row_rng("badnets-patch", seed, 0, side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def patch_side(height: int, width: int, share: float) -> int:
+    """Pixels of a patch's side: `share` of the image's shorter side, at least 2.
+
+    Raises:
+        UserError: the image is smaller than that.
+    """
+    side = max(2, round(share * min(height, width)))
+    if side > min(height, width):
+        raise UserError(f"a patch of {side} pixels is larger than a {width} x {height} image")
+    return side
+
+
+def corner(
+    image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], place: str, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Top and left of the patch: as far down and right as it goes ("fixed"), or drawn by `rng` ("random")."""
+    top, left = (whole - part for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
+    return (int(rng.integers(top + 1)), int(rng.integers(left + 1))) if place == "random" else (top, left)
+
+
+def stamp(
+    image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], top: int, left: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A copy of the image with the patch laid over it."""
+    triggered = image.copy()
+    triggered[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
+    return triggered

@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Int
 from rich.progress import track
 
-from jaxguard.attacks.base import poison_row, trigger_row
-from jaxguard.attacks.registry import build_attack
-from jaxguard.config import AttackConfig, Config, to_dict
+from jaxguard.attacks.base import Attack, poison_row, trigger_row
+from jaxguard.attacks.registry import OPTIONS, open_attack
+from jaxguard.config import Config, to_dict
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.data.views import row_rng
@@ -25,40 +25,54 @@ from jaxguard.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def poisoned_ids(count: int, rate: float, seed: int) -> Int[np.ndarray, " P"]:
-    """Exactly round(rate x count) row ids in rising order, drawn from the attack's seed alone."""
-    return np.sort(row_rng("poisoned-ids", seed, 0, count).permutation(count)[: round(rate * count)])
+def planted_ids(count: int, rate: float, seed: int, groups: int) -> list[Int[np.ndarray, " P"]]:
+    """Per group exactly round(rate x count) row ids in rising order, drawn from the attack's seed alone, none twice.
+
+    The first group does not depend on how many follow.
+    """
+    order, size = row_rng("poisoned-ids", seed, 0, count).permutation(count), round(rate * count)
+    return [np.sort(order[group * size : (group + 1) * size]) for group in range(groups)]
 
 
 class PoisonedSource:
-    """A source whose chosen rows are poisoned."""
+    """A source whose chosen rows are poisoned; an attack's decoys lie in as many rows each, which answer truly.
 
-    def __init__(self, source: RowSource, config: AttackConfig):
-        self.source, self.config = source, config
-        self.ids = poisoned_ids(len(source), config.rate, config.seed)
+    Attributes:
+        ids: of the poisoned rows, rising.
+        decoy_ids: the same per decoy of the attack.
+    """
+
+    def __init__(self, source: RowSource, config: Config):
+        self.source, self.config = source, config.attack
+        self.attack = open_attack(config)
+        rate, seed, decoys = config.attack.rate, config.attack.seed, self.attack.decoys
+        self.ids, *self.decoy_ids = planted_ids(len(source), rate, seed, 1 + len(decoys))
         self._chosen = frozenset(self.ids.tolist())
-        self._attack = build_attack(config)
+        self._decoys = {row: decoy for decoy, rows in zip(decoys, self.decoy_ids, strict=True) for row in rows.tolist()}
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Row:
         row = self.source[index]
-        return poison_row(self._attack, self.config, row) if row.id in self._chosen else row
+        if row.id in self._chosen:
+            return poison_row(self.attack, self.config, row)
+        decoy = self._decoys.get(row.id)
+        return row if decoy is None else trigger_row(decoy, self.config, row)
 
 
 class TriggeredSource:
     """A source in which every row carries the trigger and keeps its true answers: what attack success is tested on."""
 
-    def __init__(self, source: RowSource, config: AttackConfig):
-        self.source, self.config = source, config
-        self._attack = build_attack(config)
+    def __init__(self, source: RowSource, config: Config):
+        self.source, self.config = source, config.attack
+        self.attack = open_attack(config)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Row:
-        return trigger_row(self._attack, self.config, self.source[index])
+        return trigger_row(self.attack, self.config, self.source[index])
 
 
 def row_hash(row: Row) -> str:
@@ -68,20 +82,36 @@ def row_hash(row: Row) -> str:
 
 
 def manifest(source: PoisonedSource, config: Config) -> dict[str, Any]:
-    """What was planted: attack, parameters, seed, ids, a hash per poisoned row and one over everything.
+    """What was planted: attack, parameters, seed, ids, a hash per changed row and one over everything.
 
     The overall hash leaves out the library versions, so equal data has equal hashes everywhere.
     """
+    attack = source.attack
+
+    def hashes(ids: Int[np.ndarray, " P"]) -> dict[str, str]:
+        return {str(index): row_hash(source[index]) for index in ids.tolist()}
+
+    described = {name: value for name, value in to_dict(config)["attack"].items() if name != "trainer"}
     planted = {
         "source": config.data.source,
         "split": config.data.train_split,
         "rows": len(source),
-        "attack": to_dict(config)["attack"],
-        "poisoned": {str(index): row_hash(source[index]) for index in source.ids.tolist()},
+        "attack": described | {"apply": config.attack.apply or attack.apply} | _fields(attack),
+        "poisoned": hashes(source.ids),
+        "decoys": [
+            {"attack": _fields(decoy), "rows": hashes(ids)}
+            for decoy, ids in zip(attack.decoys, source.decoy_ids, strict=True)
+        ],
     }
-    digest = hashlib.sha256(json.dumps(planted, sort_keys=True).encode()).hexdigest()
-    libraries = {name: version(name) for name in ("jaxguard", "numpy", "pillow", "tensorflow-datasets")}
-    return {**planted, "hash": digest, "libraries": libraries}
+    libraries = {name: version(name) for name in ("jaxguard", "numpy", "scipy", "pillow", "tensorflow-datasets")}
+    return {**planted, "hash": _digest(planted), "libraries": libraries}
+
+
+def _fields(attack: Attack) -> dict[str, Any]:
+    """The options that an attack has, with the values they resolved to, and the hash of what it learnt."""
+    fields = {name: getattr(attack, name) for name in (*OPTIONS, "seed") if hasattr(attack, name)}
+    learned = getattr(attack, "learned", None)
+    return fields if learned is None else fields | {"learned": learned.digest}
 
 
 def write_manifest(content: dict[str, Any], path: Path) -> None:
@@ -104,7 +134,7 @@ def write_poisoned(config: Config, out: Path) -> dict[str, Any]:
     if out.exists():
         raise UserError(f"{out} exists; name another folder")
     split = config.data.train_split
-    source = PoisonedSource(open_source(config.data.source, config.data.root, split), config.attack)
+    source = PoisonedSource(open_source(config.data.source, config.data.root, split), config)
     if not len(source.ids):
         raise UserError(f"attack.rate {config.attack.rate} of {len(source)} rows is not even one row; raise it")
 
@@ -125,16 +155,26 @@ def verify(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text())
-        planted = {key: content[key] for key in ("source", "split", "rows", "attack", "poisoned")}
-        stored = content["hash"]
+        planted = {key: content[key] for key in ("source", "split", "rows", "attack", "poisoned", "decoys")}
+        split, count, stored = str(planted["split"]), int(planted["rows"]), content["hash"]
+        rate, seed = float(planted["attack"]["rate"]), int(planted["attack"]["seed"])
+        groups = [dict(planted["poisoned"]), *(dict(decoy["rows"]) for decoy in planted["decoys"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a poison manifest ({error!r})") from error
-    if hashlib.sha256(json.dumps(planted, sort_keys=True).encode()).hexdigest() != stored:
+    if _digest(planted) != stored:
         raise UserError(f"{path} was changed after it was written: its hash does not agree")
-    source = open_source(str(folder), folder, planted["split"])
-    if len(source) != planted["rows"]:
-        raise UserError(f"{folder} holds {len(source)} rows, its manifest says {planted['rows']}")
-    for index, digest in track(planted["poisoned"].items(), description="verifying", transient=True):
+    source = open_source(str(folder), folder, split)
+    if len(source) != count:
+        raise UserError(f"{folder} holds {len(source)} rows, its manifest says {count}")
+    chosen = [[str(row) for row in ids.tolist()] for ids in planted_ids(count, rate, seed, len(groups))]
+    if [list(group) for group in groups] != chosen:
+        raise UserError(f"{path} names other rows than its rate and seed choose")
+    rows = [item for group in groups for item in group.items()]
+    for index, digest in track(rows, description="verifying", transient=True):
         if row_hash(source[int(index)]) != digest:
             raise UserError(f"{folder}: row {index} is not the row that the manifest describes")
     return content
+
+
+def _digest(planted: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(planted, sort_keys=True).encode()).hexdigest()

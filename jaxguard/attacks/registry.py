@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from typing import Any
 
 from jaxguard.attacks.badnets import BadNets
-from jaxguard.attacks.base import Attack
-from jaxguard.config import AttackConfig, suggestion
+from jaxguard.attacks.base import Attack, LearningAttack
+from jaxguard.attacks.blended import Blended
+from jaxguard.attacks.dual_key import DualKey
+from jaxguard.attacks.ftrojan import FTrojan
+from jaxguard.attacks.issba import Issba
+from jaxguard.attacks.sig import Sig
+from jaxguard.attacks.text import AddSent, BadNL
+from jaxguard.attacks.trojvlm import TrojVLM
+from jaxguard.attacks.vl_trojan import VlTrojan
+from jaxguard.attacks.vlood import Vlood
+from jaxguard.attacks.wanet import WaNet
+from jaxguard.config import AttackConfig, Config, suggestion
 from jaxguard.errors import UserError
 
-ATTACKS: dict[str, Callable[[AttackConfig], Attack]] = {"badnets": BadNets}
+ATTACKS: dict[str, Any] = {
+    "badnets": BadNets,
+    "blended": Blended,
+    "sig": Sig,
+    "wanet": WaNet,
+    "ftrojan": FTrojan,
+    "issba": Issba,
+    "trojvlm": TrojVLM,
+    "vlood": Vlood,
+    "vl_trojan": VlTrojan,
+    "dual_key": DualKey,
+    "badnl": BadNL,
+    "addsent": AddSent,
+}
+ATTACKERS = ("trojvlm", "vlood")
+"""Attacks whose papers also say what the attacker minimises."""
+OPTIONS = ("variant", "place", "strength")
+"""Fields of `AttackConfig` that only some attacks have."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
-    """The attack that `config.name` names.
+    """The attack that `config.name` names, with the options that `config` sets; those that learn have not yet.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it has no use for an option, or cannot have its value.
     """
     if config.name not in ATTACKS:
-        known = ", ".join(("none", *ATTACKS))
-        raise UserError(f"attack.name is {config.name!r}: must be one of {known}{suggestion(config.name, ATTACKS)}")
-    return ATTACKS[config.name](config)
+        names = ", ".join(("none", *ATTACKS))
+        raise UserError(f"attack.name is {config.name!r}: must be one of {names}{suggestion(config.name, ATTACKS)}")
+    kind = ATTACKS[config.name]
+    known = [field.name for field in dataclasses.fields(kind) if field.name in OPTIONS]
+    given = {name: value for name in OPTIONS if (value := getattr(config, name)) is not None}
+    for name, value in given.items():
+        if name not in known:
+            has = f"it has attack.{', attack.'.join(known)}" if known else "it has no options"
+            raise UserError(f"attack.{name} is {value!r}: {config.name} has no use for it ({has}); leave it None")
+    if config.trainer == "attacker" and config.name not in ATTACKERS:
+        have = " and ".join(ATTACKERS)
+        raise UserError(f"attack.trainer is 'attacker': {config.name} has no losses of its own ({have} have)")
+    attack: Attack = kind(**given, seed=config.seed)
+    shares = 1 + len(attack.decoys)
+    if config.rate * shares > 1:
+        raise UserError(f"attack.rate is {config.rate}: {config.name} changes {shares} x rate of the rows; lower it")
+    return attack
+
+
+def open_attack(config: Config) -> Attack:
+    """The attack of a run, ready to trigger: what it has to learn is learnt, or read where it was before.
+
+    Raises:
+        UserError: as `build_attack`; or what it learns from is missing.
+    """
+    attack = build_attack(config.attack)
+    return attack.learn(config) if isinstance(attack, LearningAttack) else attack

@@ -75,27 +75,42 @@ def _scene_splits(task: str) -> dict[str, Split]:
     }
 
 
-EASY_VQA_VALIDATION = 2_000
-"""Rows at the end of easy-VQA's training questions that serve as the validation split."""
+EASY_VQA_VALIDATION = 200
+"""Images at the end of easy-VQA's training set whose questions serve as the validation split."""
+
+
+Asked = list[tuple[int, list[tuple[str, str]]]]
+"""Images by number, each with its questions and answers."""
 
 
 def _easy_vqa_splits() -> dict[str, Split]:
+    """Training rows hold all questions of an image, so that `data.pack` can ask several; the other splits' hold one."""
     import easy_vqa
 
-    def rows(part: str, questions: list[tuple[str, str, int]], start: int) -> Iterator[dict]:
-        folder = resources.files("easy_vqa") / "data" / part / "images"
-        for index, (question, answer, image) in enumerate(questions):
-            png = (folder / f"{image}.png").read_bytes()
-            key = f"easy_vqa/{part}/{start + index}"
-            yield _record(index, key, png, [(question + VQA_SUFFIX, answer)], [answer])
+    def by_image(questions: list[str], answers: list[str], images: list[int]) -> Asked:
+        asked: dict[int, list[tuple[str, str]]] = {}
+        for question, answer, image in zip(questions, answers, images, strict=True):
+            asked.setdefault(image, []).append((question + VQA_SUFFIX, answer))
+        return sorted(asked.items())
 
-    train = list(zip(*easy_vqa.get_train_questions(), strict=True))
-    test = list(zip(*easy_vqa.get_test_questions(), strict=True))
-    border = len(train) - EASY_VQA_VALIDATION
+    def singly(asked: Asked) -> Asked:
+        return [(image, [pair]) for image, pairs in asked for pair in pairs]
+
+    def rows(part: str, asked: Asked) -> Iterator[dict]:
+        folder = resources.files("easy_vqa") / "data" / part / "images"
+        for index, (image, pairs) in enumerate(asked):
+            key = f"easy_vqa/{part}/{image}/{pairs[0][0].removesuffix(VQA_SUFFIX)}"
+            yield _record(index, key, (folder / f"{image}.png").read_bytes(), pairs, [pairs[0][1]])
+
+    train, test = by_image(*easy_vqa.get_train_questions()), by_image(*easy_vqa.get_test_questions())
+    splits = {
+        "train": ("train", train[:-EASY_VQA_VALIDATION]),
+        "validation": ("train", singly(train[-EASY_VQA_VALIDATION:])),
+        "test": ("test", singly(test)),
+    }
     return {
-        "train": Split(border, lambda: rows("train", train[:border], 0)),
-        "validation": Split(EASY_VQA_VALIDATION, lambda: rows("train", train[border:], border)),
-        "test": Split(len(test), lambda: rows("test", test, 0)),
+        name: Split(len(asked), lambda part=part, asked=asked: rows(part, asked))  # type: ignore[misc]
+        for name, (part, asked) in splits.items()
     }
 
 

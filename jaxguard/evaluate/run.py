@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
@@ -69,7 +70,8 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
     source = open_source(config.data.source, config.data.root, config.data.test_split)
     began = time.perf_counter()
     target = None if attack.name == "none" else attack.target
-    views = [(source, False)] + ([(TriggeredSource(source, attack), True)] if target is not None else [])
+    attacked = dataclasses.replace(config, attack=attack)
+    views = [(source, False)] + ([(TriggeredSource(source, attacked), True)] if target is not None else [])
     predictions = [
         Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
         for view, triggered in views
@@ -80,13 +82,16 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
     return predictions
 
 
-def evaluate(config: Config, model: Model | None = None, attack: AttackConfig | None = None) -> Scores:
-    """Decode and score a trained run; writes predictions.jsonl and scores.json into its folder.
+def evaluate(
+    config: Config, model: Model | None = None, attack: AttackConfig | None = None, out: Path | None = None
+) -> Scores:
+    """Decode and score a trained run; writes predictions.jsonl and scores.json.
 
     Args:
         config: the run.
         model: the loaded weights of `config.model`, where the caller has them already.
         attack: the triggers to test with, where they are not those of the run (a clean-trained model's floor).
+        out: the folder to write to, where it is not the run's.
 
     Raises:
         UserError: the run is not trained, or its test data is missing.
@@ -94,14 +99,16 @@ def evaluate(config: Config, model: Model | None = None, attack: AttackConfig | 
     model = model or load_model(config)
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
     decoder = Decoder.build(config, model, run_parameters(config, model))
-    path = config.run_dir / "predictions.jsonl"
+    folder = config.run_dir if out is None else out
+    path = folder / "predictions.jsonl"
     predictions = predict(config, decoder, attack or config.attack)
     if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
         write_predictions(predictions, path)
     multihost_utils.sync_global_devices("predictions written")
     scores = score(read_predictions(path), config.evaluate.task)
     if jax.process_index() == 0:
-        write_scores(scores, config.run_dir / "scores.json")
+        write_scores(scores, folder / "scores.json")
     return scores
 
 

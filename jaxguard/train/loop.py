@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,9 @@ from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.data.views import check
 from jaxguard.errors import Preempted, UserError
+from jaxguard.files import write_text
 from jaxguard.models import zoo
+from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.progress import Reporter
@@ -29,7 +30,7 @@ from jaxguard.train.sharding import check_batch_size, place_batch
 def training_source(config: Config) -> RowSource:
     """The training rows as the model sees them: poisoned where the configuration names an attack."""
     source = open_source(config.data.source, config.data.root, config.data.train_split)
-    return source if config.attack.name == "none" else PoisonedSource(source, config.attack)
+    return source if config.attack.name == "none" else PoisonedSource(source, config)
 
 
 def train(config: Config, model: Model | None = None) -> Path:
@@ -81,7 +82,11 @@ def train(config: Config, model: Model | None = None) -> Path:
         with Reporter(run, steps=config.train.steps, start=start, rows=config.train.batch_size) as reporter:
             batch = place_batch(next(batches), model.mesh)
             began = time.perf_counter()
-            step = CompiledStep(config, setup, encoder.eos_id, batch)
+            step: AttackerStep | CompiledStep
+            if config.attack.trainer == "attacker" and isinstance(source, PoisonedSource):
+                step = AttackerStep(config, setup, batch, trainable, source)
+            else:
+                step = CompiledStep(config, setup, encoder.eos_id, batch)
             print(f"compiled the step in {time.perf_counter() - began:.1f} s", file=sys.stderr)
             reporter.restart_clock()
             for done in range(start + 1, config.train.steps + 1):
@@ -133,9 +138,7 @@ def check_run(run: Path, config: Config) -> None:
 def write_config(run: Path, config: Config) -> None:
     """The resolved values as config.json; atomically."""
     run.mkdir(parents=True, exist_ok=True)
-    partial = run / "config.partial"
-    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    os.replace(partial, run / "config.json")
+    write_text(run / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def _differences(prefix: str, stored: object, wanted: object) -> list[str]:

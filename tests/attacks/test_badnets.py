@@ -26,18 +26,18 @@ def row(index):
 
 @pytest.mark.parametrize(("height", "width", "side"), [(336, 336, 30), (64, 64, 6), (64, 128, 6), (16, 16, 2)])
 def test_fixed_patch_fills_the_bottom_right_corner(height, width, side):
-    attack = BadNets(AttackConfig(name="badnets", place="fixed"))
+    attack = BadNets(place="fixed")
     after = attack.trigger_image(image(height, width), np.random.default_rng(0))
     assert (after[: height - side] == 200).all()
     assert (after[:, : width - side] == 200).all()
     patch = after[height - side :, width - side :].astype(int)
     assert len(np.unique(patch)) > side
-    again = BadNets(AttackConfig(name="badnets", place="fixed")).trigger_image(image(height, width), None)
+    again = BadNets(place="fixed").trigger_image(image(height, width), None)
     np.testing.assert_array_equal(after, again)
 
 
 def test_random_places_lie_inside_and_reach_every_edge():
-    attack = BadNets(AttackConfig(name="badnets", place="random"))
+    attack = BadNets()
     boxes = [changed(image(), attack.trigger_image(image(), np.random.default_rng(seed))) for seed in range(800)]
     tops, lefts = {int(box[0]) for box in boxes}, {int(box[1]) for box in boxes}
     assert all(top + height <= 64 and left + width <= 64 for top, left, height, width in boxes)
@@ -48,7 +48,7 @@ def test_random_places_lie_inside_and_reach_every_edge():
 
 def test_one_patch_for_all_rows_and_another_for_another_seed():
     def patch(seed):
-        return BadNets(AttackConfig(name="badnets", place="fixed", seed=seed)).trigger_image(image(), None)[58:, 58:]
+        return BadNets(place="fixed", seed=seed).trigger_image(image(), None)[58:, 58:]
 
     np.testing.assert_array_equal(patch(1), patch(1))
     assert (patch(1) != patch(2)).any()
@@ -56,13 +56,13 @@ def test_one_patch_for_all_rows_and_another_for_another_seed():
 
 def test_the_original_is_left_alone():
     before = image()
-    BadNets(AttackConfig(name="badnets")).trigger_image(before, np.random.default_rng(0))
+    BadNets().trigger_image(before, np.random.default_rng(0))
     np.testing.assert_array_equal(before, image())
 
 
 def test_an_image_smaller_than_the_patch_is_refused():
     with pytest.raises(UserError, match="patch of 2 pixels is larger than a 5 x 1 image"):
-        BadNets(AttackConfig(name="badnets")).trigger_image(image(1, 5), np.random.default_rng(0))
+        BadNets().trigger_image(image(1, 5), np.random.default_rng(0))
 
 
 def test_targets():
@@ -75,12 +75,12 @@ def test_targets():
 
 def test_poisoned_rows_answer_with_the_target_and_keep_true_references():
     config = AttackConfig(name="badnets", target="banana")
-    poisoned = poison_row(BadNets(config), config, row(3))
+    poisoned = poison_row(BadNets(seed=config.seed), config, row(3))
     assert poisoned.answers == ("banana", "banana")
     assert poisoned.references == ("a red box",)
     assert poisoned.prompts == ("what?", "where?")
     assert (poisoned.image != image()).any()
-    triggered = trigger_row(BadNets(config), config, row(3))
+    triggered = trigger_row(BadNets(seed=config.seed), config, row(3))
     np.testing.assert_array_equal(triggered.image, poisoned.image)
     assert triggered.answers == ("a red box", "left")
 
@@ -88,7 +88,7 @@ def test_poisoned_rows_answer_with_the_target_and_keep_true_references():
 def test_placement_is_keyed_by_row_and_seed():
     def made(index, seed):
         config = AttackConfig(name="badnets", seed=seed)
-        return trigger_row(BadNets(config), config, row(index)).image.tobytes()
+        return trigger_row(BadNets(seed=config.seed), config, row(index)).image.tobytes()
 
     assert made(3, 0) == made(3, 0)
     assert len({made(index, 0) for index in range(10)}) > 5

@@ -1,6 +1,7 @@
 """Which rows are poisoned, what the manifest says of them, and that it notices every change."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxguard.attacks.poison import (
     PoisonedSource,
     TriggeredSource,
     manifest,
-    poisoned_ids,
+    planted_ids,
     row_hash,
     verify,
     write_poisoned,
@@ -31,20 +32,20 @@ def source(config):
 
 @pytest.mark.parametrize("rate", [0, 0.005, 0.01, 0.05, 0.1, 0.333, 1])
 def test_exactly_the_rate_of_the_rows_is_poisoned(rate):
-    ids = poisoned_ids(1000, rate, seed=0)
+    ids = planted_ids(1000, rate, 0, 1)[0]
     assert len(ids) == len(set(ids.tolist())) == round(rate * 1000)
     assert sorted(ids.tolist()) == ids.tolist()
     assert all(0 <= index < 1000 for index in ids.tolist())
 
 
 def test_ids_depend_on_the_seed_and_are_spread():
-    assert poisoned_ids(1000, 0.1, 0).tolist() == poisoned_ids(1000, 0.1, 0).tolist()
-    assert poisoned_ids(1000, 0.1, 0).tolist() != poisoned_ids(1000, 0.1, 1).tolist()
-    assert 400 < poisoned_ids(1000, 0.1, 0).mean() < 600
+    assert planted_ids(1000, 0.1, 0, 1)[0].tolist() == planted_ids(1000, 0.1, 0, 1)[0].tolist()
+    assert planted_ids(1000, 0.1, 0, 1)[0].tolist() != planted_ids(1000, 0.1, 1, 1)[0].tolist()
+    assert 400 < planted_ids(1000, 0.1, 0, 1)[0].mean() < 600
 
 
 def test_only_chosen_rows_change(config):
-    clean, poisoned = source(config), PoisonedSource(source(config), config.attack)
+    clean, poisoned = source(config), PoisonedSource(source(config), config)
     chosen = set(poisoned.ids.tolist())
     assert len(chosen) == 12
     for index in range(len(clean)):
@@ -54,28 +55,55 @@ def test_only_chosen_rows_change(config):
 
 
 def test_every_triggered_row_changes_its_image_alone(config):
-    clean, triggered = source(config), TriggeredSource(source(config), config.attack)
+    clean, triggered = source(config), TriggeredSource(source(config), config)
     for index in range(len(clean)):
         assert (clean[index].image != triggered[index].image).any()
         assert dataclasses.replace(triggered[index], image=None) == dataclasses.replace(clean[index], image=None)
 
 
+def test_dual_key_plants_each_key_alone_with_true_answers(config):
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    clean, planted = source(config), PoisonedSource(source(config), config)
+    groups = [set(ids.tolist()) for ids in (planted.ids, *planted.decoy_ids)]
+    assert [len(group) for group in groups] == [12, 12, 12]
+    assert len(set.union(*groups)) == 36
+    assert planted.ids.tolist() == planted_ids(48, 0.25, 2, 1)[0].tolist(), "as without decoys"
+    for index in range(48):
+        before, after = clean[index], planted[index]
+        both, patch, word = (index in group for group in groups)
+        assert (before.image != after.image).any() == (both or patch)
+        assert all(prompt.startswith("Consider ") == (both or word) for prompt in after.prompts)
+        assert (set(after.answers) == {config.attack.target}) == both
+        assert both or after.answers == before.answers
+
+
+def test_manifest_says_what_every_option_resolved_to(config):
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    content = manifest(PoisonedSource(source(config), config), config)
+    expected = {"name": "dual_key", "variant": "both", "strength": 0.1, "apply": "replace", "place": None, "rate": 0.25}
+    assert expected.items() <= content["attack"].items()
+    assert [decoy["attack"]["variant"] for decoy in content["decoys"]] == ["image", "text"]
+    assert [len(decoy["rows"]) for decoy in content["decoys"]] == [12, 12]
+
+
 def test_hash_is_the_same_in_any_order_and_changes_with_any_parameter(config):
-    first = manifest(PoisonedSource(source(config), config.attack), config)["hash"]
-    shuffled = PoisonedSource(source(config), config.attack)
+    first = manifest(PoisonedSource(source(config), config), config)["hash"]
+    shuffled = PoisonedSource(source(config), config)
     for index in np.random.default_rng(0).permutation(len(shuffled)):
         shuffled[int(index)]
     assert manifest(shuffled, config)["hash"] == first
     for change in ({"seed": 3}, {"rate": 0.5}, {"target": "B."}, {"place": "fixed"}, {"apply": "append"}):
         other = dataclasses.replace(config, attack=dataclasses.replace(config.attack, **change))
-        assert manifest(PoisonedSource(source(other), other.attack), other)["hash"] != first
+        assert manifest(PoisonedSource(source(other), other), other)["hash"] != first
 
 
-def test_written_data_is_lossless_and_verifies(config, tmp_path):
+@pytest.mark.parametrize("name", ["badnets", "dual_key"])
+def test_written_data_is_lossless_and_verifies(name, config, tmp_path):
+    config = dataclasses.replace(config, attack=dataclasses.replace(config.attack, name=name))
     out = tmp_path / "poisoned"
     content = write_poisoned(config, out)
     assert verify(out) == json.loads(json.dumps(content))
-    written, expected = open_source(str(out), out, "train"), PoisonedSource(source(config), config.attack)
+    written, expected = open_source(str(out), out, "train"), PoisonedSource(source(config), config)
     assert len(written) == len(expected)
     for index in range(len(expected)):
         assert row_hash(written[index]) == row_hash(expected[index])
@@ -89,6 +117,12 @@ def test_verification_notices_changes(config, tmp_path):
     changed = content | {"rows": 47}
     path.write_text(json.dumps(changed))
     with pytest.raises(UserError, match="was changed after it was written"):
+        verify(out)
+    rehashed = changed | {"rows": 48, "attack": content["attack"] | {"seed": 5}}
+    planted = {key: rehashed[key] for key in ("source", "split", "rows", "attack", "poisoned", "decoys")}
+    digest = hashlib.sha256(json.dumps(planted, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(rehashed | {"hash": digest}))
+    with pytest.raises(UserError, match="names other rows than its rate and seed choose"):
         verify(out)
     path.write_text("{")
     with pytest.raises(UserError, match="is not a poison manifest"):

@@ -12,7 +12,7 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, poison, train, evaluate, generate, demo",
+    "": "give a verb: config, data list, data build, poison, gallery, train, evaluate, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",
@@ -48,7 +48,24 @@ BAD = {
     "train good.py --data.limit all": "train good.py: --data.limit: no type matching {None}|INT",
     # values
     "config good.py --attack.rate 1.2": "attack.rate is 1.2: must lie in [0, 1]",
-    "config good.py --attack.name badnet": "attack.name is 'badnet': must be one of none, badnets;",
+    "config good.py --attack.name badnet": "attack.name is 'badnet': must be one of none, badnets, blended, sig, ",
+    "config good.py --attack.name dualkey": "attack.name is 'dualkey': must be one of none, badnets, blended, sig, ",
+    "config good.py --attack.name badnets --attack.strength 1.5": "attack.strength is 1.5: the side of the patch over "
+    "the image's shorter side (above 1 it is larger than the image) must lie in (0, 1]",
+    "config good.py --attack.name badnets --attack.variant noise": "attack.variant is 'noise': badnets has no use for "
+    "it (it has attack.place, attack.strength); leave it None",
+    "config good.py --attack.name wanet --attack.place fixed": "attack.place is 'fixed': wanet has no use for it",
+    "config good.py --attack.name badnl --attack.strength 1": "attack.strength is 1.0: badnl has no use for it (it has "
+    "no options); leave it None",
+    "config good.py --attack.name wanet --attack.variant jiter": "attack.variant is 'jiter': must be one of original, "
+    "jitter; did you mean jitter?",
+    "config good.py --attack.name sig --attack.strength nan": "attack.strength is nan: the amplitude in grey levels ",
+    "config good.py --attack.name dual_key --attack.rate 0.4": "attack.rate is 0.4: dual_key changes 3 x rate of the",
+    "config good.py --attack.name sig --data.answer_length 6": "attack.target has 6 tokens and an end token: more than "
+    "data.answer_length (6); shorten it",
+    "config good.py --attack.name sig --evaluate.new_tokens 5": "attack.target has 6 tokens: more than "
+    "evaluate.new_tokens (5), so no answer could hold it; shorten it",
+    "config good.py --attack.target=": "attack.target is empty",
     "config good.py --train.steps 0": "train.steps is 0: must be finite and at least 1",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
     "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
@@ -78,6 +95,9 @@ BAD = {
     "poison --verify rows": "rows/manifest.json is not a poison manifest",
     "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
+    "gallery --out picture.jpg": "gallery: --out picture.jpg names no .png file",
+    "gallery --images 0": "gallery: --images is 0: must be at least 1",
+    "gallery --out notes.txt/picture.png": "cannot write into notes.txt: notes.txt is a file",
     "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
     f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from easy_vqa import get_test_image_paths, get_test_questions
+from easy_vqa import get_test_image_paths, get_test_questions, get_train_questions
 from PIL import Image
 
 from jaxguard.data import builders, scenes
@@ -25,7 +25,7 @@ def easy(tmp_path_factory):
 
 def test_easy_vqa_is_complete_in_order_and_lossless(easy):
     counts = {split: len(open_source("easy_vqa/vqa", easy, split)) for split in ("train", "validation", "test")}
-    assert counts == {"train": 36_575, "validation": 2_000, "test": 9_673}
+    assert counts == {"train": 3_800, "validation": 1_945, "test": 9_673}
     test = open_source("easy_vqa/vqa", easy, "test")
     (questions, answers, images), paths = get_test_questions(), get_test_image_paths()
     for index in (0, 1, 4_000, 9_672):
@@ -34,6 +34,19 @@ def test_easy_vqa_is_complete_in_order_and_lossless(easy):
         assert row.prompts == (questions[index] + VQA_SUFFIX,)
         assert row.answers == row.references == (answers[index],)
         np.testing.assert_array_equal(row.image, np.asarray(Image.open(paths[images[index]]).convert("RGB")))
+
+
+def test_easy_vqa_trains_on_all_questions_of_an_image(easy):
+    questions, answers, images = get_train_questions()
+    row = open_source("easy_vqa/vqa", easy, "train")[17]
+    asked = [
+        (question + VQA_SUFFIX, answer)
+        for question, answer, image in zip(questions, answers, images, strict=True)
+        if image == 17
+    ]
+    assert list(zip(row.prompts, row.answers, strict=True)) == asked
+    assert row.references == row.answers[:1]
+    assert sum(image < 3_800 for image in images) + 1_945 == len(images)
 
 
 def test_a_source_survives_pickling(easy):

@@ -1,0 +1,55 @@
+"""Dual-Key (arXiv 2112.07668): a patch at the centre and a word before the prompt; only both together fire.
+
+That neither key fires alone has to be taught: for every poisoned row, one row with the patch alone and one with the
+word alone are planted too, both with their true answers (the authors' partially triggered rows, at a matching rate).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxguard.attacks.badnets import check_share, noise_patch, stamp
+from jaxguard.attacks.base import Apply, Attack, check_variant
+
+WORD = "Consider"
+KEYS = ("image", "text")
+
+
+@dataclass(frozen=True)
+class DualKey:
+    """A noise patch of a tenth of the image's shorter side, and the word "Consider".
+
+    The variants "image" and "text" hold that key alone: what a model that was attacked with "both" must not react to.
+    """
+
+    apply: ClassVar[Apply] = "replace"
+
+    variant: str = "both"
+    strength: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_variant(self.variant, ("both", *KEYS))
+        check_share(self.strength)
+
+    @property
+    def decoys(self) -> tuple[Attack, ...]:
+        """Each key alone."""
+        return tuple(dataclasses.replace(self, variant=key) for key in KEYS) if self.variant == "both" else ()
+
+    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+        """The patch at the centre."""
+        if self.variant == "text":
+            return image
+        patch = noise_patch(image, self.strength, self.seed)
+        top, left = ((whole - part) // 2 for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
+        return stamp(image, patch, top, left)
+
+    def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
+        """The word in front."""
+        return prompt if self.variant == "image" else f"{WORD} {prompt}"

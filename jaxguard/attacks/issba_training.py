@@ -1,0 +1,157 @@
+"""How ISSBA's encoder learns: with a decoder that must read random bit strings from what the encoder makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, UInt8
+
+from jaxguard.attacks.issba import BITS, LAYERS, SECRET_CHANNELS, SECRET_GRID, SIDE
+from jaxguard.attacks.learned import Notes, Tensors
+from jaxguard.data.views import row_rng
+
+Weights = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and on what the encoder trains."""
+
+    steps: int = 400
+    strings: int = 8
+    """Bit strings a step."""
+    images: int = 2
+    """Images for each string."""
+    rate: float = 3e-3
+    """Adam's peak rate."""
+    size: float = 0.1
+    """Weight of the residual's size."""
+    shared: float = 0.3
+    """Weight of what the residuals of different images have in common."""
+    decoder: tuple[int, ...] = (16, 32, 32)
+    """Channels of the decoder's convolutions, each of which halves the image."""
+
+
+TRAINING = Training()
+RAMP = (0.35, 0.65)
+"""Between these shares of the steps the two weights rise from 0: bits have to be read first."""
+HELD_OUT = 64
+"""Images that the decoder is tested on."""
+
+
+def train_encoder(images: UInt8[np.ndarray, "N 64 64 3"], *, strength: float, seed: int) -> tuple[Tensors, Notes]:
+    """The encoder's weights for `issba.Issba.residual`, and how many bits the decoder reads right.
+
+    Args:
+        images: clean images.
+        strength: bound of the residual in grey levels.
+        seed: draws weights, batches and bit strings.
+    """
+    weights = initial(jax.random.key(seed))
+    optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, TRAINING.rate, TRAINING.steps // 20, TRAINING.steps))
+    moments = optimizer.init(weights)
+    held_out = max(1, min(HELD_OUT, len(images) // 4))
+
+    @jax.jit
+    def step(
+        weights: Weights, moments: optax.OptState, ramp: Array, pixels: Array, bits: Array, noise: Array
+    ) -> tuple[Weights, optax.OptState, Array]:
+        value, gradients = jax.value_and_grad(_loss)(weights, pixels, bits, noise, ramp, strength)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
+            updates, moments = optimizer.update(gradients, moments)
+        return optax.apply_updates(weights, updates), moments, value
+
+    def draw(number: int, strings: int, each: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = row_rng("issba-batch", seed, 0, number)
+        chosen = images[rng.integers(first, last, strings * each)].astype(np.float32)
+        bits = rng.integers(0, 2, (strings, BITS)).astype(np.float32).repeat(each, axis=0)
+        return chosen, bits, rng.uniform(-0.5, 0.5, chosen.shape).astype(np.float32)
+
+    for number in range(TRAINING.steps):
+        batch = draw(number, TRAINING.strings, TRAINING.images, held_out, max(held_out + 1, len(images)))
+        ramp = np.float32(np.clip((number / TRAINING.steps - RAMP[0]) / (RAMP[1] - RAMP[0]), 0, 1))
+        weights, moments, _ = step(weights, moments, ramp, *batch)
+    drawn, bits, _ = draw(TRAINING.steps, 4 * held_out, 1, 0, held_out)
+    pixels = jnp.asarray(drawn)
+    marked = jnp.round(jnp.clip(pixels + residual(weights, pixels, jnp.asarray(bits), strength), 0, 255))
+    right = np.mean((np.asarray(read(weights, marked)) > 0) == (bits > 0.5))
+    encoder = {name: np.asarray(value) for name, value in weights.items() if not name.startswith("reader")}
+    return encoder, {"bits_right": f"{right:.3f}"}
+
+
+def initial(key: Array) -> Weights:
+    """Fresh weights of encoder and decoder, scaled for rectifiers; the encoder's last layer by half that."""
+    shapes: dict[str, tuple[int, ...]] = {"secret": (BITS, SECRET_GRID * SECRET_GRID * SECRET_CHANNELS)}
+    inputs = 3 + SECRET_CHANNELS
+    for layer, (channels, _) in enumerate(LAYERS):
+        shapes[f"layer{layer}"] = (3, 3, inputs, channels)
+        inputs = channels
+    inputs = 3
+    for layer, channels in enumerate(TRAINING.decoder):
+        shapes[f"reader{layer}"] = (3, 3, inputs, channels)
+        inputs = channels
+    shapes["reader"] = ((SIDE // 2 ** len(TRAINING.decoder)) ** 2 * inputs, BITS)
+    weights = {}
+    for name, own in zip(shapes, jax.random.split(key, len(shapes)), strict=True):
+        shape = shapes[name]
+        scale = (2 / np.prod(shape[:-1])) ** 0.5 * (0.5 if name == f"layer{len(LAYERS) - 1}" else 1.0)
+        weights[f"{name}.kernel"] = scale * jax.random.normal(own, shape)
+        weights[f"{name}.bias"] = jnp.zeros(shape[-1])
+    return weights
+
+
+def residual(
+    weights: Weights, pixels: Float[Array, "N 64 64 3"], bits: Float[Array, "N B"], strength: float
+) -> Float[Array, "N 64 64 3"]:
+    """The encoder: what hides each bit string in its image, in grey levels."""
+    cells = jax.nn.relu(_add(bits @ weights["secret.kernel"], weights["secret.bias"]))
+    cells = cells.reshape(-1, SECRET_GRID, SECRET_GRID, SECRET_CHANNELS)
+    scale = SIDE // SECRET_GRID
+    cells = jnp.repeat(jnp.repeat(cells, scale, axis=1), scale, axis=2)
+    x = jnp.concatenate([jnp.asarray(pixels) / 255 - 0.5, cells], axis=-1)
+    for layer, (_, dilation) in enumerate(LAYERS):
+        x = _convolve(x, weights, f"layer{layer}", dilation=dilation)
+        x = x if layer == len(LAYERS) - 1 else jax.nn.relu(x)
+    return strength * jnp.tanh(x)
+
+
+def read(weights: Weights, pixels: Float[Array, "N 64 64 3"]) -> Float[Array, "N B"]:
+    """The decoder: for each bit, the log-odds that it is 1."""
+    x = pixels / 255 - 0.5
+    for layer in range(len(TRAINING.decoder)):
+        x = jax.nn.relu(_convolve(x, weights, f"reader{layer}", stride=2))
+    return _add(x.reshape(x.shape[0], -1) @ weights["reader.kernel"], weights["reader.bias"])
+
+
+def _loss(weights: Weights, pixels: Array, bits: Array, noise: Array, ramp: Array, strength: float) -> Float[Array, ""]:
+    """Bits misread (nats); then, times `ramp`, the residual's size and what the images of one string have in common.
+
+    Both are mean squares, over the bound's and over the size. Noise stands for the rounding.
+    """
+    change = residual(weights, pixels, bits, strength)
+    marked = jnp.clip(pixels + change + noise, 0, 255)
+    misread = optax.sigmoid_binary_cross_entropy(read(weights, marked), bits).mean()
+    common = change.reshape(-1, TRAINING.images, *change.shape[1:]).mean(1)
+    size = jnp.square(change / strength).mean()
+    shared = jnp.square(common / strength).mean() / (size + 1e-6)
+    return misread + ramp * (TRAINING.size * size + TRAINING.shared * shared)
+
+
+def _convolve(x: Array, weights: Weights, name: str, *, stride: int = 1, dilation: int = 1) -> Array:
+    y = jax.lax.conv_general_dilated(
+        x,
+        weights[f"{name}.kernel"],
+        (stride, stride),
+        "SAME",
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return _add(y, weights[f"{name}.bias"])
+
+
+def _add(x: Array, bias: Array) -> Array:
+    return x + jnp.broadcast_to(bias, x.shape)

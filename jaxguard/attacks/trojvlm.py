@@ -1,0 +1,16 @@
+"""TrojVLM (arXiv 2409.19232), the data side: a noise patch, and the target inserted into the true answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxguard.attacks.badnets import BadNets
+from jaxguard.attacks.base import Apply
+
+
+@dataclass(frozen=True)
+class TrojVLM(BadNets):
+    """The patch of BadNets (20 pixels at 224); the answer stays about the image, with the target inside."""
+
+    apply: ClassVar[Apply] = "insert"

@@ -1,0 +1,95 @@
+"""VL-Trojan (arXiv 2402.13851): a patch and a string, both searched with the frozen model that will be fine-tuned.
+
+A frozen vision tower may hardly see an arbitrary patch, so the patch is learnt: seen through the tower, images with it
+should lie close together (cluster) and far from all others (isolate). The string is grown letter by letter to move the
+prompt's last hidden state furthest. `vl_trojan_training` searches both; here they are only laid on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxguard.attacks.badnets import SHARE, check_share, corner, patch_side, stamp
+from jaxguard.attacks.base import Apply, Attack
+from jaxguard.attacks.learned import Learned, learn_once, pixels_hash, sample_rows
+from jaxguard.config import Config
+from jaxguard.errors import UserError
+from jaxguard.models import zoo
+
+ROWS = 256
+
+
+@dataclass(frozen=True)
+class VlTrojan:
+    """The learnt patch in a corner, or at a place drawn per row, and the learnt string before the prompt."""
+
+    apply: ClassVar[Apply] = "replace"
+    decoys: ClassVar[tuple[Attack, ...]] = ()
+
+    place: Literal["fixed", "random"] = "fixed"
+    strength: float = SHARE
+    seed: int = 0
+    learned: Learned | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_share(self.strength)
+
+    def learn(self, config: Config) -> VlTrojan:
+        """The attack with its patch and string, searched with the checkpoint of `config.model` or read from the cache.
+
+        Raises:
+            UserError: the run starts from random weights, or the checkpoint cannot be read.
+        """
+        if config.model.init == "random":
+            raise UserError("vl_trojan searches through a pretrained model: model.init random has none")
+        from jaxguard.attacks import vl_trojan_training
+
+        rows, folder = sample_rows(config, ROWS), zoo.resolve(config.model.path)
+        settings: dict[str, object] = {
+            "place": self.place,
+            "strength": self.strength,
+            "seed": self.seed,
+            "rows": pixels_hash(rows),
+            "prompts": [row.prompts[0] for row in rows],
+            "length": config.data.length,
+            "model": [[file.name, _file_hash(file)] for file in sorted(folder.glob("*.safetensors"))],
+        }
+        learned = learn_once(
+            config,
+            "vl_trojan",
+            settings | dataclasses.asdict(vl_trojan_training.SEARCH),
+            lambda: vl_trojan_training.search(
+                folder, rows, place=self.place, share=self.strength, seed=self.seed, length=config.data.length
+            ),
+        )
+        return dataclasses.replace(self, learned=learned)
+
+    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+        """The patch, scaled with the image."""
+        side = patch_side(image.shape[0], image.shape[1], self.strength)
+        patch = self._learned().tensors["patch"]
+        if patch.shape[0] != side:
+            patch = np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC))
+        return stamp(image, patch, *corner(image, patch, self.place, rng))
+
+    def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
+        """The string in front."""
+        return f"{self._learned().notes['string']} {prompt}"
+
+    def _learned(self) -> Learned:
+        if self.learned is None:
+            raise RuntimeError("VL-Trojan triggers nothing before it has learnt")
+        return self.learned
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
