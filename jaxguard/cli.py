@@ -153,6 +153,8 @@ class ExportOptions:
     out: Path
     """The checkpoint folder to write."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    adapter: bool = False
+    """Write the LoRA adapters alone, as peft loads them, instead of merging them."""
 
 
 def export(arguments: Arguments) -> None:
@@ -162,7 +164,7 @@ def export(arguments: Arguments) -> None:
     check_writable(options.out)
     from jaxguard.train.export import export
 
-    export(settings, options.out, options.dtype)
+    export(settings, options.out, options.dtype, adapter=options.adapter)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,28 @@ def _seed(name: str, value: int) -> None:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters, where `model.trainable` is "lora"."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Of the adapter's input, while training."""
+    targets: str = r"^language\.layers\."
+    """A regular expression over the paths of linear layers: language.layers.query, projector.first, ..."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "model.lora", self, "rank")
+        _require(0 < self.alpha < math.inf, f"model.lora.alpha is {self.alpha}: must be finite and positive")
+        _require(0 <= self.dropout < 1, f"model.lora.dropout is {self.dropout}: must lie in [0, 1)")
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise UserError(f"model.lora.targets {self.targets!r} is not a regular expression ({error})") from error
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Which checkpoint, and what of it trains."""
 
@@ -41,8 +64,9 @@ class ModelConfig:
     """A folder in Hugging Face layout, or the name of a checkpoint shipped in jaxguard/models/zoo."""
     init: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture and tokenizer of `path` and draws fresh weights."""
-    trainable: Literal["projector", "language", "all"] = "language"
-    """projector only; projector + language model; everything."""
+    trainable: Literal["projector", "lora", "language", "all"] = "language"
+    """What joins tower and decoder; adapters only; that and the language model; everything."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Trainable parameters and losses are float32."""
     remat: bool = False

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
+from jaxguard.data.dialogue import tokens_per_image
 from jaxguard.errors import UserError
 from jaxguard.grid import Grid
 from jaxguard.models import zoo
@@ -191,13 +192,11 @@ def _validate_target(config: Config) -> None:
 def _validate_image(config: Config) -> None:
     """The checkpoint's image must be cut into the view's patches and fit into a row."""
     path = zoo.resolve(config.model.path) / "config.json"
-    vision = _read_object(path).get("vision_config")
-    image_size, patch_size = (
-        vision.get(name) if isinstance(vision, dict) else None for name in ("image_size", "patch_size")
-    )
-    if not isinstance(image_size, int) or not isinstance(patch_size, int) or patch_size < 1:
+    values = _read_object(path)
+    tokens, vision = tokens_per_image(values), values.get("vision_config")
+    image_size = vision.get("image_size") if isinstance(vision, dict) else None
+    if tokens is None or not isinstance(image_size, int):
         return  # Hugging Face's defaults, or a fault that loading the model names
-    tokens = (image_size // patch_size) ** 2
     if config.data.length <= tokens:
         raise UserError(
             f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"

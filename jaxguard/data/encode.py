@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from PIL import Image
 
+from jaxguard.data.dialogue import read_dialogue
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
 
@@ -35,26 +35,27 @@ class _Pair:
 
 
 class Encoder:
-    """The text and image side of a checkpoint in LLaVA layout. Picklable; needs neither JAX nor torch."""
+    """The text and image side of a checkpoint, of any family. Picklable; needs neither JAX nor torch."""
 
     def __init__(self, folder: Path):
         from transformers import AutoTokenizer
 
         self.folder = folder
         config = _read_json(folder / "config.json")
-        vision = config.get("vision_config") or {}
-        self.image_size: int = vision.get("image_size", 224)
-        patches = (self.image_size // vision.get("patch_size", 32)) ** 2
-        self.tokens_per_image = patches + (config.get("vision_feature_select_strategy", "default") == "full")
-        self.image_id: int = config.get("image_token_index", config.get("image_token_id", 32000))
+        self.image_size: int = (config.get("vision_config") or {}).get("image_size", 224)
+        preprocessor = folder / "preprocessor_config.json"
+        self._crop = _crops(config, _read_json(preprocessor) if preprocessor.is_file() else {})
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error
-        if not self._tokenizer.chat_template:
-            raise UserError(f"{folder} has no chat template; add chat_template.jinja")
-        self.bos_id, self.eos_id = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        try:
+            self._dialogue = read_dialogue(config, self._tokenizer)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
+        self.image_id, self.eos_id = self._dialogue.image_id, self._dialogue.end_id
+        self.bos_id = self._tokenizer.bos_token_id
         self.pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self.eos_id
         self.vocabulary_size = len(self._tokenizer)
 
@@ -109,7 +110,7 @@ class Encoder:
         Raises:
             UserError: it does not fit.
         """
-        tokens = self._expand(self._tokenizer(_chat(self._tokenizer, text))["input_ids"])
+        tokens = [*self._dialogue.lead, *self._expand(self._tokenize(self._dialogue.opening(text))["input_ids"])]
         missing = length - len(tokens)
         if missing < 0:
             raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
@@ -121,11 +122,16 @@ class Encoder:
         )
 
     def image(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
-        """Shortest edge to S (bicubic), centre S x S, as CLIP's image processor does; S x S images are left alone."""
+        """S x S pixels (bicubic), as the checkpoint's image processor makes them; S x S images are left alone.
+
+        CLIP's takes the shortest edge to S and cuts out the centre; those of BLIP-2 and IDEFICS stretch.
+        """
         side = self.image_size
         height, width = pixels.shape[:2]
         if (height, width) == (side, side):
             return pixels
+        if not self._crop:
+            return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
         scale = side / min(height, width)
         size = (max(side, int(width * scale)), max(side, int(height * scale)))
         resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
@@ -137,18 +143,24 @@ class Encoder:
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
 
     def _pair(self, prompt: str, answer: str) -> _Pair:
-        opening = _chat(self._tokenizer, prompt)
-        text = f"{opening} {answer}{self._tokenizer.eos_token}"
-        encoding = self._tokenizer(text, return_offsets_mapping=True)
+        opening = self._dialogue.opening(prompt)
+        encoding = self._tokenize(f"{opening} {answer}", return_offsets_mapping=True)
         tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
         learnt = [end > len(opening) for _, end in offsets]
-        return _Pair(self._expand(tokens), self._expand(learnt, tokens))
+        lead = list(self._dialogue.lead)
+        return _Pair(
+            [*lead, *self._expand(tokens), self.eos_id],
+            [*[False] * len(lead), *self._expand(learnt, tokens), True],
+        )
+
+    def _tokenize(self, text: str, **options: bool) -> Any:
+        return self._tokenizer(text, add_special_tokens=self._dialogue.special, **options)
 
     def _expand(self, values: list, tokens: list[int] | None = None) -> list:
-        """Repeat what stands at each image token once per patch."""
+        """Repeat what stands at each image token as often as the image has vectors there."""
         expanded: list = []
         for value, token in zip(values, tokens or values, strict=True):
-            expanded += [value] * (self.tokens_per_image if token == self.image_id else 1)
+            expanded += [value] * (self._dialogue.repeats if token == self.image_id else 1)
         return expanded
 
     def _shared(self, tokens: list[int]) -> int:
@@ -156,19 +168,11 @@ class Encoder:
         return max((index for index, token in enumerate(tokens) if token == self.image_id), default=0) + 1
 
 
-_PLACE = "\ufffc"
-"""Stands for the prompt in a rendered template, so that each checkpoint's template is rendered once."""
-
-
-@functools.lru_cache(maxsize=8)
-def _template(tokenizer: Any) -> str:
-    content = [{"type": "image"}, {"type": "text", "text": _PLACE}]
-    messages = [{"role": "user", "content": content}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-
-def _chat(tokenizer: Any, prompt: str) -> str:
-    return _template(tokenizer).replace(_PLACE, prompt)
+def _crops(config: dict, preprocessor: dict) -> bool:
+    """Whether the image processor cuts out the centre instead of stretching."""
+    if config.get("model_type") == "idefics" or "height" in (preprocessor.get("size") or {}):
+        return bool(preprocessor.get("do_center_crop"))
+    return config.get("model_type") != "blip-2"
 
 
 def _pad(values: list, length: int, fill: int) -> Int32[np.ndarray, " T"]:

@@ -1,17 +1,27 @@
-"""Greedy decoding: one prefill, then one token a step against a key-value cache; compiled once per batch shape."""
+"""Greedy and beam decoding: one prefill, then one token a step against a key-value cache; compiled once per shape."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
-from jaxguard.models.attention import causal_mask, visible
+from jaxguard.models.attention import Cache, causal_mask, visible
 from jaxguard.models.families import Parameters, merge
+from jaxguard.models.fusion import Fusion
+
+Extend = Callable[[Int[Array, " R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]]
+"""(the last token of each row, tokens so far, cache) -> (logits of the next one, cache)."""
+
+NEVER = -1e9
+"""A score that no sequence has, as `transformers` writes it."""
 
 
 def greedy(
@@ -28,35 +38,129 @@ def greedy(
         new_tokens: N, tokens at most.
         end_token: id of the token that ends an answer.
     """
-    model = merge(graph, parameters)
-    rows, length = batch.tokens.shape
-    embedded = model.embed(batch.tokens, batch.images[:, 0])
-    mask = causal_mask(batch.segments)
-    hidden, cache = model.language(embedded, batch.positions, mask, keep_cache=True)
-    first = jnp.argmax(model.language.logits(hidden[:, -1]), axis=-1).astype(jnp.int32)
-    cache = jax.tree.map(lambda part: jnp.pad(part, ((0, 0), (0, 0), (0, new_tokens), (0, 0), (0, 0))), cache)
-    segments = jnp.pad(batch.segments, ((0, 0), (0, new_tokens)))
-    answer = jnp.full((rows, new_tokens), end_token, jnp.int32).at[:, 0].set(first)
+    logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=1)
+    first = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    answer = jnp.full((len(batch.tokens), new_tokens), end_token, jnp.int32).at[:, 0].set(first)
 
     def unfinished(carry: Any) -> Bool[Array, ""]:
-        count, answer, _, _ = carry
+        count, answer, _ = carry
         last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1, keepdims=False)
         return (count < new_tokens) & jnp.any(last != end_token)
 
-    def extend(carry: Any) -> Any:
-        count, answer, segments, cache = carry
-        column = length + count - 1
-        last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1)
-        segments = jax.lax.dynamic_update_slice_in_dim(segments, jnp.ones((rows, 1), segments.dtype), column, axis=1)
-        hidden, cache = model.language(
-            model.language.embedding(last, model.dtype),
-            batch.positions[:, -1:] + count,
-            visible(segments[:, -1:] * 0 + 1, segments),
-            cache,
-            column,
-        )
-        token = jnp.argmax(model.language.logits(hidden[:, -1]), axis=-1).astype(jnp.int32)
-        token = jnp.where(last[:, 0] == end_token, end_token, token)
-        return count + 1, jax.lax.dynamic_update_slice_in_dim(answer, token[:, None], count, axis=1), segments, cache
+    def step(carry: Any) -> Any:
+        count, answer, cache = carry
+        last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1, keepdims=False)
+        logits, cache = extend(last, count, cache)
+        token = jnp.where(last == end_token, end_token, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        return count + 1, jax.lax.dynamic_update_slice_in_dim(answer, token[:, None], count, axis=1), cache
 
-    return jax.lax.while_loop(unfinished, extend, (jnp.int32(1), answer, segments, cache))[1]
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(1), answer, cache))[1]
+
+
+@flax.struct.dataclass
+class _Beams:
+    """K sequences a row that are still growing, and the K best that have ended; best first."""
+
+    count: Int[Array, ""]
+    """Tokens that the growing ones have."""
+    growing: Int[Array, "B K N"]
+    scores: Float[Array, "B K"]
+    """Sums of log-probabilities."""
+    ended: Int[Array, "B K N"]
+    ended_scores: Float[Array, "B K"]
+    """Means of log-probabilities; `NEVER` where none has ended."""
+    open: Bool[Array, "B 1"]
+    """Whether a growing sequence may still beat the worst that has ended."""
+    cache: Cache
+
+
+def beam(
+    graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int, beams: int
+) -> Int[Array, "B N"]:
+    """The continuation of the highest mean log-probability that beam search finds; otherwise as `greedy`.
+
+    It keeps, compares and stops as `transformers.generate` does with `num_beams` and its other defaults (a length
+    penalty of 1, no early stopping).
+    """
+    rows = len(batch.tokens)
+    logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=beams)
+
+    def grow(state: _Beams, logits: Float[Array, "R V"]) -> _Beams:
+        size = logits.shape[-1]
+        sums = jax.nn.log_softmax(logits).reshape(rows, beams, size) + state.scores[..., None]
+        sums, chosen = jax.lax.top_k(sums.reshape(rows, beams * size), 2 * beams)
+        parents, tokens = chosen // size, chosen % size
+        place = jnp.arange(new_tokens)[None, None] == state.count
+        candidates = jnp.where(place, tokens[..., None], _take(state.growing, parents))
+        last = state.count + 1 >= new_tokens
+        ends = (tokens == end_token) | last
+
+        going, order = jax.lax.top_k(sums + jnp.where(ends, NEVER, 0.0), beams)
+        length = (state.count + 1).astype(jnp.float32)
+        final = ends & (jnp.arange(2 * beams) < beams)[None]
+        means = sums / length + jnp.where(state.open & final, 0.0, NEVER)
+        means, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, means], axis=1), beams)
+        ended = _take(jnp.concatenate([state.ended, candidates], axis=1), best)
+
+        some_missing = jnp.any(means <= NEVER / 2, axis=1, keepdims=True)
+        worst = jnp.where(some_missing, NEVER, means[:, -1:])
+        heads = (_take(parents, order) + jnp.arange(rows)[:, None] * beams).reshape(-1)
+        return _Beams(
+            count=state.count + 1,
+            growing=_take(candidates, order),
+            scores=going,
+            ended=ended,
+            ended_scores=means,
+            open=state.open & (going[:, :1] / length > worst) & ~last,
+            cache=jax.tree.map(lambda part: part[:, heads], state.cache),
+        )
+
+    empty = jnp.full((rows, beams, new_tokens), end_token, jnp.int32)
+    alone = jnp.where(jnp.arange(beams)[None] == 0, 0.0, jnp.full((rows, beams), NEVER))
+    nothing = jnp.full((rows, beams), NEVER)
+    state = _Beams(jnp.int32(0), empty, alone, empty, nothing, jnp.ones((rows, 1), bool), cache)
+
+    def step(state: _Beams) -> _Beams:
+        last = jax.lax.dynamic_index_in_dim(state.growing, state.count - 1, axis=2, keepdims=False)
+        logits, cache = extend(last.reshape(-1), state.count, state.cache)
+        return grow(dataclasses.replace(state, cache=cache), logits)
+
+    return jax.lax.while_loop(lambda state: jnp.any(state.open), step, grow(state, logits)).ended[:, 0]
+
+
+def _take(values: Array, order: Int[Array, "B K"]) -> Array:
+    return jnp.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), axis=1)
+
+
+def _begin(model: Fusion, batch: Batch, new_tokens: int, *, copies: int) -> tuple[Float[Array, "R V"], Cache, Extend]:
+    """Read the prompts; then every row stands `copies` times, in logits, cache and `Extend`."""
+    length = batch.tokens.shape[1]
+    tokens, positions, segments, images = map(
+        jnp.asarray, (batch.tokens, batch.positions, batch.segments, batch.images)
+    )
+    x, sight = model.read(tokens, segments, images[:, 0])
+    hidden, cache = model.decode(x, positions, causal_mask(segments), sight, keep_cache=True)
+    logits = model.language.logits(hidden[:, -1])
+    cache = jax.tree.map(lambda part: jnp.pad(part, ((0, 0), (0, 0), (0, new_tokens), (0, 0), (0, 0))), cache)
+    prompt = visible(jnp.ones((len(tokens), 1), jnp.int32), segments)
+
+    def repeat(values: Any, axis: int) -> Any:
+        return values if copies == 1 else jax.tree.map(lambda part: jnp.repeat(part, copies, axis=axis), values)
+
+    prompt, end, ahead = repeat((prompt, positions[:, -1:], model.ahead(sight)), 0)
+
+    def extend(last: Int[Array, " R"], count: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "R V"], Cache]:
+        own = jnp.broadcast_to(jnp.arange(new_tokens) < count, (len(last), 1, new_tokens))
+        hidden, grown = model.decode(
+            model.language.embed(last[:, None], model.dtype),
+            end + count,
+            jnp.concatenate([prompt, own], axis=-1),
+            ahead,
+            cache,
+            length + count - 1,
+        )
+        assert grown is not None
+        return model.language.logits(hidden[:, -1]), grown
+
+    assert cache is not None
+    return repeat(logits, 0), repeat(cache, 1), extend

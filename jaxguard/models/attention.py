@@ -7,6 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+Entry = tuple[Float[Array, "B S K D"], Float[Array, "B S K D"]]
+"""Keys and values of one layer."""
+
+Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
+"""Keys and values of every layer."""
+
 
 def attention(
     query: Float[Array, "B T H D"],
@@ -26,6 +32,18 @@ def attention(
         scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("bkgts,bskd->btkgd", weights, value).reshape(batch, length, heads, depth)
+
+
+def remembered(
+    cache: Entry | None, key: Float[Array, "B T K D"], value: Float[Array, "B T K D"], column: Int[Array, ""] | int
+) -> Entry:
+    """What a layer attends to: its new keys and values alone, or all that its cache holds with these at `column`."""
+    if cache is None:
+        return key, value
+    return (
+        jax.lax.dynamic_update_slice_in_dim(cache[0], key, column, axis=1),
+        jax.lax.dynamic_update_slice_in_dim(cache[1], value, column, axis=1),
+    )
 
 
 def visible(

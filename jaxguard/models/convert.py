@@ -1,4 +1,4 @@
-"""Hugging Face names and layouts of every parameter, as one table per family."""
+"""How one parameter's name and layout in a Hugging Face checkpoint answer to ours."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ class Layout:
     """(their array, our shape) -> our array."""
     to_theirs: Callable[[np.ndarray], np.ndarray]
     their_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
+    part: Callable[[tuple[slice, ...]], tuple[slice, ...]] | None = None
+    """Where a part of our array lies in theirs; None where only the whole can be converted."""
+    rows: int = 0
+    """Which of our axes runs along their first, and so through the file."""
 
 
 def _patch_side(inputs: int) -> int:
     return round((inputs / 3) ** 0.5)
 
 
-SAME = Layout(lambda x, shape: x, lambda x: x, lambda shape: shape)
-TRANSPOSED = Layout(lambda x, shape: x.T, lambda x: x.T, lambda shape: shape[::-1])
+SAME = Layout(lambda x, shape: x, lambda x: x, lambda shape: shape, lambda index: index)
+TRANSPOSED = Layout(lambda x, shape: x.T, lambda x: x.T, lambda shape: shape[::-1], lambda index: index[::-1], -1)
 CONVOLUTION = Layout(
     lambda x, shape: x.transpose(2, 3, 1, 0).reshape(shape),
     lambda x: x.reshape(_patch_side(x.shape[0]), -1, 3, x.shape[1]).transpose(3, 2, 0, 1),
@@ -33,92 +37,74 @@ CONVOLUTION = Layout(
 """A convolution whose stride is its kernel: [out, in, h, w] there, [h w in, out] here."""
 
 
+def leading(axes: int) -> Layout:
+    """So many axes of length one stand before ours there."""
+    ones = (1,) * axes
+    return Layout(
+        lambda x, shape: x.reshape(shape), lambda x: x.reshape(ones + x.shape), lambda shape: ones + tuple(shape)
+    )
+
+
 @dataclass(frozen=True)
 class Rule:
     """One parameter: our dotted path, their name (`{layer}` where ours is a stack), and the layout."""
 
     ours: str
     theirs: str
-    layout: Layout
+    layout: Layout = SAME
+    every: int = 1
+    """Our layers are every so many of theirs."""
+
+    @property
+    def stacked(self) -> bool:
+        return "{layer}" in self.theirs
+
+    def names(self, layers: int) -> list[str]:
+        """Their names: one per layer of a stack."""
+        return [self.theirs.format(layer=layer * self.every) for layer in range(layers if self.stacked else 1)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A family's rules.
+    """A family's rules; a rule whose parameter a config leaves out is not used.
 
     `renames` are applied to names found on disk first, so that every published spelling of one layout is understood;
-    names that match `ignored` (buffers, not parameters) are passed over.
+    names that match `ignored` (buffers, not parameters) are passed over, and so are those that match `tied` where the
+    output head is the embedding.
     """
 
     rules: tuple[Rule, ...]
-    renames: tuple[tuple[str, str], ...]
-    ignored: str
+    renames: tuple[tuple[str, str], ...] = ()
+    modules: tuple[tuple[str, str], ...] = ()
+    """Applied to a module's name in this table's spelling, these give its name in a live `transformers` model."""
+    ignored: str = r"(position_ids|rotary_emb\.inv_freq)$"
+    tied: str = r"lm_head\."
 
     def canonical(self, name: str) -> str | None:
         """The name in this table's spelling, or None for a name that is passed over."""
-        for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement, name)
+        name = _renamed(name, self.renames)
         return None if re.search(self.ignored, name) else name
 
-
-def _linear(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.kernel", f"{theirs}.weight", TRANSPOSED), Rule(f"{ours}.bias", f"{theirs}.bias", SAME)
-
-
-def _norm(ours: str, theirs: str) -> tuple[Rule, Rule]:
-    return Rule(f"{ours}.scale", f"{theirs}.weight", SAME), Rule(f"{ours}.bias", f"{theirs}.bias", SAME)
+    def module(self, name: str) -> str:
+        """Where `transformers` keeps the module of that name in this table's spelling."""
+        return _renamed(name, self.modules)
 
 
-def _clip(ours: str, theirs: str) -> tuple[Rule, ...]:
-    layer, there = f"{ours}.layers", f"{theirs}.encoder.layers.{{layer}}"
+def _renamed(name: str, renames: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def linear(ours: str, theirs: str, every: int = 1) -> tuple[Rule, ...]:
     return (
-        Rule(f"{ours}.class_token", f"{theirs}.embeddings.class_embedding", SAME),
-        Rule(f"{ours}.patch.kernel", f"{theirs}.embeddings.patch_embedding.weight", CONVOLUTION),
-        Rule(f"{ours}.position", f"{theirs}.embeddings.position_embedding.weight", SAME),
-        *_norm(f"{ours}.norm", f"{theirs}.pre_layrnorm"),
-        *_norm(f"{layer}.norm1", f"{there}.layer_norm1"),
-        *_linear(f"{layer}.query", f"{there}.self_attn.q_proj"),
-        *_linear(f"{layer}.key", f"{there}.self_attn.k_proj"),
-        *_linear(f"{layer}.value", f"{there}.self_attn.v_proj"),
-        *_linear(f"{layer}.out", f"{there}.self_attn.out_proj"),
-        *_norm(f"{layer}.norm2", f"{there}.layer_norm2"),
-        *_linear(f"{layer}.up", f"{there}.mlp.fc1"),
-        *_linear(f"{layer}.down", f"{there}.mlp.fc2"),
-        *_norm(f"{ours}.post_norm", f"{theirs}.post_layernorm"),
+        Rule(f"{ours}.kernel", f"{theirs}.weight", TRANSPOSED, every),
+        Rule(f"{ours}.bias", f"{theirs}.bias", SAME, every),
     )
 
 
-def _llama(ours: str, theirs: str, head: str) -> tuple[Rule, ...]:
-    layer, there = f"{ours}.layers", f"{theirs}.layers.{{layer}}"
+def norm(ours: str, theirs: str, every: int = 1) -> tuple[Rule, ...]:
     return (
-        Rule(f"{ours}.embedding.table", f"{theirs}.embed_tokens.weight", SAME),
-        *_norm(f"{layer}.norm1", f"{there}.input_layernorm"),
-        *_linear(f"{layer}.query", f"{there}.self_attn.q_proj"),
-        *_linear(f"{layer}.key", f"{there}.self_attn.k_proj"),
-        *_linear(f"{layer}.value", f"{there}.self_attn.v_proj"),
-        *_linear(f"{layer}.out", f"{there}.self_attn.o_proj"),
-        *_norm(f"{layer}.norm2", f"{there}.post_attention_layernorm"),
-        *_linear(f"{layer}.gate", f"{there}.mlp.gate_proj"),
-        *_linear(f"{layer}.up", f"{there}.mlp.up_proj"),
-        *_linear(f"{layer}.down", f"{there}.mlp.down_proj"),
-        *_norm(f"{ours}.norm", f"{theirs}.norm"),
-        *_linear(f"{ours}.head", head),
+        Rule(f"{ours}.scale", f"{theirs}.weight", SAME, every),
+        Rule(f"{ours}.bias", f"{theirs}.bias", SAME, every),
     )
-
-
-LLAVA = Table(
-    rules=(
-        *_clip("vision", "vision_tower.vision_model"),
-        *_linear("projector.first", "multi_modal_projector.linear_1"),
-        *_linear("projector.second", "multi_modal_projector.linear_2"),
-        *_llama("language", "language_model.model", "language_model.lm_head"),
-    ),
-    renames=(
-        (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
-        (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-        (r"^model\.language_model\.", "language_model.model."),
-        (r"^lm_head\.", "language_model.lm_head."),
-    ),
-    ignored=r"(position_ids|rotary_emb\.inv_freq)$",
-)
-"""As llava-hf publishes it; newer `transformers` releases write `model.vision_tower.` and `lm_head.`."""

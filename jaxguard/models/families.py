@@ -6,8 +6,6 @@ trainable filter, conversion and checkpoints all speak of these paths.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +15,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxguard.config import LoraConfig
 from jaxguard.errors import UserError
-from jaxguard.models.clip import ClipConfig
-from jaxguard.models.convert import LLAVA, Table
-from jaxguard.models.layers import ACTIVATIONS
-from jaxguard.models.llama import LlamaConfig
-from jaxguard.models.llava import Llava, LlavaConfig
+from jaxguard.models import reading, tables
+from jaxguard.models.blip2 import Blip2
+from jaxguard.models.convert import Table
+from jaxguard.models.fusion import Fusion
+from jaxguard.models.idefics import Idefics
+from jaxguard.models.llava import Llava
+from jaxguard.models.lora import LoraError, adapt
 
 Parameters = dict[str, jax.Array]
 
@@ -31,10 +32,19 @@ Parameters = dict[str, jax.Array]
 class Family:
     """One way of fusing vision and language."""
 
-    read_config: Callable[[dict, dict], Any]
-    """(config.json, preprocessor_config.json) -> the module's config."""
-    module: Callable[..., nnx.Module]
-    table: Table
+    read_config: Callable[[dict, Path], Any]
+    """(config.json, the folder with the other files) -> the module's config."""
+    module: Callable[..., Fusion]
+    table: Callable[[Any], Table]
+    """The module's config -> names and layouts on disk."""
+
+
+FAMILIES: dict[str, Family] = {
+    "llava": Family(reading.llava, Llava, tables.llava),
+    "blip-2": Family(reading.blip2, Blip2, tables.blip2),
+    "idefics": Family(reading.idefics, Idefics, tables.idefics),
+}
+"""By `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -43,43 +53,49 @@ class Architecture:
 
     family: Family
     config: Any
+    table: Table
     graph: nnx.GraphDef
     shapes: dict[str, jax.ShapeDtypeStruct]
+    lora: LoraConfig | None = None
+    """The adapters that the model carries beside what a checkpoint holds."""
 
     def initial(self, seed: int) -> Parameters:
         """Fresh weights; to be jitted with output shardings."""
-        model = self.family.module(self.config, dtype=jnp.float32, remat=False, rngs=nnx.Rngs(seed))
+        model = _build(self.family, self.config, self.lora, dtype=jnp.float32, remat=False, rngs=nnx.Rngs(seed))
         return {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.split(model)[1])}
 
 
-def architecture(folder: Path, *, dtype: str, remat: bool) -> Architecture:
+def architecture(folder: Path, *, dtype: str, remat: bool, lora: LoraConfig | None = None) -> Architecture:
     """Read a checkpoint folder's configuration.
 
     Args:
         folder: holds config.json and, for other pixel statistics than CLIP's, preprocessor_config.json.
         dtype: compute type of the activations.
         remat: recompute layers in the backward pass.
+        lora: adapters to add.
 
     Raises:
         UserError: unreadable files, another model type than ours, or a shape that does not work.
     """
-    config = _read_json(folder / "config.json")
-    preprocessor = folder / "preprocessor_config.json"
+    config = reading.read_object(folder / "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise UserError(f"{folder / 'config.json'}: model_type {kind!r} is not supported; use {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
     try:
-        resolved = family.read_config(config, _read_json(preprocessor) if preprocessor.is_file() else {})
+        resolved = family.read_config(config, folder)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
 
-    def build() -> nnx.Module:
-        return family.module(resolved, dtype=jnp.dtype(dtype), remat=remat, rngs=nnx.Rngs(0))
+    def build() -> Fusion:
+        return _build(family, resolved, lora, dtype=jnp.dtype(dtype), remat=remat, rngs=nnx.Rngs(0))
 
-    graph, state = nnx.split(nnx.eval_shape(build))
+    try:
+        graph, state = nnx.split(nnx.eval_shape(build))
+    except LoraError as error:
+        raise UserError(str(error)) from error
     shapes = {_dotted(path): jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for path, leaf in nnx.to_flat_state(state)}
-    return Architecture(family, resolved, graph, shapes)
+    return Architecture(family, resolved, family.table(resolved), graph, shapes, lora)
 
 
 def merge(graph: nnx.GraphDef, *parameters: Parameters) -> Any:
@@ -88,46 +104,12 @@ def merge(graph: nnx.GraphDef, *parameters: Parameters) -> Any:
     return nnx.merge(graph, nnx.from_flat_state(flat))
 
 
+def _build(family: Family, config: Any, lora: LoraConfig | None, *, rngs: nnx.Rngs, **options: Any) -> Fusion:
+    model = family.module(config, rngs=rngs, **options)
+    if lora is not None:
+        adapt(model, lora, rngs)
+    return model
+
+
 def _dotted(path: tuple) -> str:
     return ".".join(map(str, path))
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds a {type(content).__name__}, not an object")
-    return content
-
-
-def _pick(kind: type, values: dict) -> Any:
-    """A config dataclass from those entries of a JSON object that it names; absent ones keep Hugging Face's default."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names and value is not None})
-
-
-def _llava_config(config: dict, preprocessor: dict) -> LlavaConfig:
-    text_values = config.get("text_config") or {}
-    rope = text_values.get("rope_parameters") or text_values.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ValueError(f"rope type {rope.get('rope_type', rope.get('type'))!r} is not supported")
-    tied = text_values.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-    theta = rope.get("rope_theta", text_values.get("rope_theta", 10000.0))
-    text = _pick(LlamaConfig, {**text_values, "rope_theta": theta, "tie_word_embeddings": tied})
-    vision = _pick(ClipConfig, config.get("vision_config") or {})
-    if vision.image_size % vision.patch_size:
-        raise ValueError(f"vision patch_size {vision.patch_size} does not divide image_size {vision.image_size}")
-    if vision.hidden_size % vision.num_attention_heads or text.num_attention_heads % text.groups:
-        raise ValueError("attention heads do not divide the width")
-    own = _pick(LlavaConfig, {**config, "vision": vision, "text": text})
-    statistics = {name: tuple(preprocessor[name]) for name in ("image_mean", "image_std") if name in preprocessor}
-    for activation in (vision.hidden_act, text.hidden_act, own.projector_hidden_act):
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation {activation!r} is not supported; use one of {', '.join(ACTIVATIONS)}")
-    index = config.get("image_token_index", config.get("image_token_id", own.image_token_index))
-    return dataclasses.replace(own, image_token_index=index, **statistics)
-
-
-FAMILIES: dict[str, Family] = {"llava": Family(_llava_config, Llava, LLAVA)}

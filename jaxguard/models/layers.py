@@ -20,30 +20,55 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """By the names that Hugging Face configs use."""
 
 
+class Lora(nnx.Module):
+    """A low-rank matrix beside a linear layer's: x -> x A B alpha / rank, zero at first (arXiv 2106.09685)."""
+
+    def __init__(self, kernel: tuple[int, ...], *, rank: int, alpha: float, dropout: float, rngs: nnx.Rngs):
+        """For a kernel of shape [..., inputs, outputs]; leading axes are those of a stack of layers."""
+        *stack, inputs, outputs = kernel
+        bound = inputs**-0.5
+        self.a = nnx.Param(jax.random.uniform(rngs.params(), (*stack, inputs, rank), minval=-bound, maxval=bound))
+        self.b = nnx.Param(jnp.zeros((*stack, rank, outputs)))
+        self.scale, self.dropout = alpha / rank, dropout
+        self.key: nnx.Variable | None = nnx.data(None)
+        """Draws what is dropped; None where nothing is."""
+
+    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+        if self.key is not None:
+            kept = jax.random.bernoulli(self.key[...], 1 - self.dropout, x.shape)
+            x = jnp.where(kept, x / (1 - self.dropout), jnp.zeros((), x.dtype))
+        return (x @ self.a[...].astype(x.dtype)) @ self.b[...].astype(x.dtype) * self.scale
+
+
 class Linear(nnx.Module):
-    """y = x W + b with W of shape [inputs, outputs], computed in the type of x."""
+    """y = x W + b with W of shape [inputs, outputs], computed in the type of x; an adapter's output is added."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs):
         self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * inputs**-0.5)
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
+        self.lora: Lora | None = nnx.data(None)
 
     def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
         y = x @ self.kernel[...].astype(x.dtype)
+        if self.lora is not None:
+            y = y + self.lora(x)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
 
 
 class LayerNorm(nnx.Module):
     """Normalisation to zero mean and unit variance over the last axis, in float32."""
 
-    def __init__(self, width: int, *, epsilon: float):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+    def __init__(self, width: int, *, epsilon: float, affine: bool = True):
+        self.scale = nnx.Param(jnp.ones(width)) if affine else None
+        self.bias = nnx.Param(jnp.zeros(width)) if affine else None
         self.epsilon = epsilon
 
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+        if self.scale is None or self.bias is None:
+            return y.astype(x.dtype)
         scale, bias = (jnp.broadcast_to(p[...].astype(jnp.float32), y.shape) for p in (self.scale, self.bias))
         return (y * scale + bias).astype(x.dtype)
 
@@ -75,23 +100,19 @@ class Embedding(nnx.Module):
         return hidden @ self.table[...].astype(hidden.dtype).T
 
 
-def rotary(x: Float[Array, "B T H D"], positions: Int[Array, "B T"], theta: float) -> Float[Array, "B T H D"]:
-    """Rotary position embedding in the half-split layout of Hugging Face Llama weights (arXiv 2104.09864)."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = (positions[..., None].astype(jnp.float32) * frequencies[None, None])[:, :, None]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
 def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers of one kind as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
 
 
-def scan(layers: nnx.Module, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
-    """Apply the first `count` layers of a stack in order: `carry, y = call(layer, carry, x)`.
+def grouped(layers: nnx.Module, size: int) -> nnx.Module:
+    """A stack of L layers as a stack of L / size stacks of `size`, to be scanned in two levels."""
+    graph, parameters = nnx.split(layers)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), parameters))
+
+
+def scan(layers: Any, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
+    """Apply the first `count` layers of a stack (or of a tuple of stacks): `carry, y = call(layer, carry, x)`.
 
     Returns the last carry and the stacked ys. `remat` recomputes each layer's inside in the backward pass.
     """

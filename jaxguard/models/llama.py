@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxguard.models.attention import attention
-from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, rotary, scan, stack
+from jaxguard.models.attention import Cache, Entry, attention, remembered
+from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, scan, stack
+from jaxguard.models.rope import Rope, rotate
 
-Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
-"""Keys and values of every layer."""
+Rotation = tuple[Float[Array, "B T 1 H"], ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class LlamaConfig:
     head_dim: int | None = None
     hidden_act: str = "silu"
     rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
+    rope: Rope = field(default_factory=Rope)
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
@@ -64,19 +63,16 @@ class LlamaLayer(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
+        rotation: Rotation,
         mask: Bool[Array, "B T S"],
-        cache: tuple[Array, Array] | None,
+        cache: Entry | None,
         column: Int[Array, ""] | int,
-    ) -> tuple[Float[Array, "B T D"], tuple[Array, Array]]:
+    ) -> tuple[Float[Array, "B T D"], Entry]:
         """The new hidden states, and this layer's keys and values; with a cache, they stand in it at `column`."""
         y = self.norm1(x)
         q, k, v = (p(y).reshape(*y.shape[:2], -1, self.config.depth) for p in (self.query, self.key, self.value))
-        q, k = (rotary(part, positions, self.config.rope_theta) for part in (q, k))
-        if cache is not None:
-            k, v = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, column, 1) for old, new in zip(cache, (k, v), strict=True)
-            )
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        k, v = remembered(cache, k, v, column)
         x = x + self.out(attention(q, k, v, mask).reshape(*x.shape[:2], -1))
         y = self.norm2(x)
         return x + self.down(ACTIVATIONS[self.config.hidden_act](self.gate(y)) * self.up(y)), (k, v)
@@ -93,6 +89,10 @@ class Llama(nnx.Module):
         tied = config.tie_word_embeddings
         self.head = None if tied else Linear(config.hidden_size, config.vocab_size, bias=False, rngs=rngs)
 
+    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+        """Token vectors."""
+        return self.embedding(tokens, dtype)
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
@@ -106,8 +106,10 @@ class Llama(nnx.Module):
         """Hidden states after the final norm; keys and values where `cache` is given or `keep_cache` asks for them."""
         keep = keep_cache or cache is not None
 
-        def call(layer: LlamaLayer, x: Array, cache: tuple[Array, Array] | None) -> tuple[Array, tuple | None]:
-            x, entry = layer(x, positions, mask, cache, column)
+        rotation = self.config.rope.rotation(positions, self.config.depth)
+
+        def call(layer: LlamaLayer, x: Array, cache: Entry | None) -> tuple[Array, Entry | None]:
+            x, entry = layer(x, rotation, mask, cache, column)
             return x, entry if keep else None
 
         count = self.config.num_hidden_layers

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxguard.errors import UserError
-from jaxguard.models.convert import Rule, Table
+from jaxguard.models.convert import Layout, Rule, Table
 from jaxguard.models.families import Architecture, Parameters
+from jaxguard.models.lora import A, B
+
+PIECE = 16 * 2**20
+"""Bytes read at a time."""
 
 
 def load(
@@ -26,35 +32,55 @@ def load(
     shardings: Mapping[str, jax.sharding.Sharding],
     dtypes: Mapping[str, np.dtype],
 ) -> Parameters:
-    """A checkpoint's parameters, each process reading only what it holds, one layer's tensor at a time.
+    """A checkpoint's parameters (without adapters, which it does not hold), each process reading only what it holds.
 
-    `shardings` and `dtypes` are by parameter path.
+    A stack of layers is put together on the host before it is placed. The largest go first, so that the host memory a
+    stack takes meanwhile is that of parameters still to come. `shardings` and `dtypes` are by parameter path.
 
     Raises:
         UserError: unreadable files, or tensors that are missing, unexpected or misshapen (all named in one line).
     """
     with _open(folder) as tensors:
-        found = _canonical(architecture.family.table, tensors)
+        found = _canonical(architecture.table, tensors)
         plan = _plan(architecture, found, tensors, folder)
+        sizes = {path: architecture.shapes[path].size * dtypes[path].itemsize for path in plan}
+        order = sorted(plan, key=lambda path: (not plan[path][0].stacked, -sizes[path]))
 
-        def read(path: str, shape: tuple[int, ...]) -> Callable[[Any], np.ndarray]:
-            (rule, names), dtype = plan[path], dtypes[path]
+        def read(path: str, index: tuple[slice, ...]) -> np.ndarray:
+            (rule, names), shape = plan[path], architecture.shapes[path].shape
+            lengths = (len(range(*part.indices(size))) for part, size in zip(index, shape, strict=True))
+            whole = np.empty(tuple(lengths), dtypes[path])
+            if rule.stacked:
+                for layer, name in zip(whole, names[index[0]], strict=True):
+                    _read(layer, tensors[name], name, rule.layout, shape[1:], index[1:])
+            else:
+                _read(whole, tensors[names[0]], names[0], rule.layout, shape, index)
+            return whole
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
-                if "{layer}" not in rule.theirs:
-                    return rule.layout.to_ours(tensors[names[0]].get_tensor(names[0]), shape)[index].astype(dtype)
-                layers = (
-                    rule.layout.to_ours(tensors[name].get_tensor(name), shape[1:])[index[1:]]
-                    for name in names[index[0]]
-                )
-                return np.stack([layer.astype(dtype) for layer in layers])
-
-            return part
-
-        return {
-            path: jax.make_array_from_callback(struct.shape, shardings[path], read(path, struct.shape))
-            for path, struct in architecture.shapes.items()
+        placed = {
+            path: jax.make_array_from_callback(
+                architecture.shapes[path].shape, shardings[path], functools.partial(read, path)
+            )
+            for path in order
         }
+        return {path: placed[path] for path in plan}
+
+
+def _read(
+    out: np.ndarray, handle: Any, name: str, layout: Layout, shape: tuple[int, ...], index: tuple[slice, ...]
+) -> None:
+    """Fill `out` with a part of a tensor that as a whole has our shape `shape`, little by little."""
+    if layout.part is None:
+        out[...] = layout.to_ours(handle.get_tensor(name), shape)[index]
+        return
+    axis = layout.rows % len(shape)
+    start, stop, _ = index[axis].indices(shape[axis])
+    step = max(1, PIECE // (out.nbytes // max(stop - start, 1) + 1))
+    for low in range(start, stop, step):
+        high = min(low + step, stop)
+        part = (*index[:axis], slice(low, high), *index[axis + 1 :])
+        place = (*[slice(None)] * axis, slice(low - start, high - start))
+        out[place] = layout.to_ours(handle.get_slice(name)[layout.part(part)], shape)
 
 
 def save(
@@ -65,34 +91,87 @@ def save(
     Raises:
         UserError: `out` exists and is not empty.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} exists and is not empty; name another folder")
     tensors: dict[str, np.ndarray] = {}
     for path, rule in _rules(architecture).items():
         value = np.asarray(parameters[path])
-        if "{layer}" in rule.theirs:
-            for layer, part in enumerate(value):
-                tensors[rule.theirs.format(layer=layer)] = rule.layout.to_theirs(part)
-        else:
-            tensors[rule.theirs] = rule.layout.to_theirs(value)
+        layers = value if rule.stacked else value[None]
+        tensors |= {
+            name: rule.layout.to_theirs(layer) for name, layer in zip(rule.names(len(layers)), layers, strict=True)
+        }
+    with _folder(out) as partial:
+        for file in sorted(source.iterdir()):
+            if file.suffix in (".json", ".jinja", ".model", ".txt", ".md") and "safetensors" not in file.name:
+                shutil.copyfile(file, partial / file.name)
+        _write(tensors, partial / "model.safetensors", dtype)
+
+
+def save_adapter(
+    parameters: Mapping[str, np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
+) -> None:
+    """Write the adapters alone, as `peft` lays them out: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+        parameters: at least the adapters'.
+        architecture: one with adapters.
+        base: name or path of the checkpoint that they belong to.
+        out: must not exist, or be empty.
+        dtype: of the tensors.
+
+    Raises:
+        UserError: the architecture has no adapters, or `out` exists and is not empty.
+    """
+    lora = architecture.lora
+    if lora is None:
+        raise UserError("there is no adapter to write: the run did not train with model.trainable lora")
+    rules = {rule.ours: rule for rule in architecture.table.rules}
+    tensors: dict[str, np.ndarray] = {}
+    modules = []
+    for path in sorted(path for path in parameters if path.endswith(A)):
+        rule, stem = rules[path.removesuffix(A) + ".kernel"], path.removesuffix(A)
+        a, b = (np.asarray(parameters[stem + end]) for end in (A, B))
+        layers = zip(a, b, strict=True) if rule.stacked else [(a, b)]
+        for name, (down, up) in zip(rule.names(len(a)), layers, strict=True):
+            module = architecture.table.module(name.removesuffix(".weight"))
+            modules.append(module)
+            tensors[f"base_model.model.{module}.lora_A.weight"] = down.T
+            tensors[f"base_model.model.{module}.lora_B.weight"] = up.T
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": modules,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    with _folder(out) as partial:
+        (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        _write(tensors, partial / "adapter_model.safetensors", dtype)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` once all of it is there."""
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} exists and is not empty; name another folder")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in sorted(source.iterdir()):
-        if file.suffix in (".json", ".jinja", ".model", ".txt", ".md") and "safetensors" not in file.name:
-            shutil.copyfile(file, partial / file.name)
-    save_file(
-        {name: np.ascontiguousarray(value, dtype) for name, value in tensors.items()},
-        partial / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    yield partial
     if out.exists():
         out.rmdir()
     os.replace(partial, out)
 
 
+def _write(tensors: Mapping[str, np.ndarray], path: Path, dtype: np.dtype) -> None:
+    whole = {name: np.ascontiguousarray(value, dtype) for name, value in tensors.items()}
+    save_file(whole, path, metadata={"format": "pt"})
+
+
 def _rules(architecture: Architecture) -> dict[str, Rule]:
-    return {rule.ours: rule for rule in architecture.family.table.rules if rule.ours in architecture.shapes}
+    return {rule.ours: rule for rule in architecture.table.rules if rule.ours in architecture.shapes}
 
 
 @contextmanager
@@ -130,36 +209,36 @@ def _plan(
     architecture: Architecture, found: dict[str, str], tensors: Mapping[str, Any], folder: Path
 ) -> dict[str, tuple[Rule, list[str]]]:
     """For each of our paths: its rule, and the stored names it is read from."""
-    rules = _rules(architecture)
-    wanted: dict[str, list[str]] = {}
-    for path, rule in rules.items():
-        layers = architecture.shapes[path].shape[0] if "{layer}" in rule.theirs else 1
-        wanted[path] = [rule.theirs.format(layer=layer) for layer in range(layers)]
-    names = {name for group in wanted.values() for name in group}
-    missing, unexpected = sorted(names - set(found)), sorted(set(found) - names)
-    tied_head = "language_model.lm_head.weight"
-    if "language.head.kernel" not in architecture.shapes and tied_head in unexpected:
-        unexpected.remove(tied_head)
+    wanted = expected_shapes(architecture)
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if "language.head.kernel" not in architecture.shapes:
+        unexpected = [name for name in unexpected if not re.search(architecture.table.tied, name)]
     problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
     if not missing:
-        problems += _misshapen(architecture, rules, wanted, found, tensors)
+        problems += _misshapen(wanted, found, tensors)
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise UserError(f"{folder}: weights do not fit config.json: {shown}")
-    return {path: (rules[path], [found[name] for name in group]) for path, group in wanted.items()}
+    return {
+        path: (rule, [found[name] for name in rule.names(architecture.shapes[path].shape[0])])
+        for path, rule in _rules(architecture).items()
+    }
+
+
+def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """What a checkpoint of this architecture holds: every name in the table's spelling, with its shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, rule in _rules(architecture).items():
+        ours = architecture.shapes[path].shape
+        theirs = tuple(rule.layout.their_shape(ours[1:] if rule.stacked else ours))
+        shapes |= dict.fromkeys(rule.names(ours[0]), theirs)
+    return shapes
 
 
 def _misshapen(
-    architecture: Architecture,
-    rules: dict[str, Rule],
-    wanted: dict[str, list[str]],
-    found: dict[str, str],
-    tensors: Mapping[str, Any],
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, str], tensors: Mapping[str, Any]
 ) -> Iterator[str]:
-    for path, group in wanted.items():
-        shape = architecture.shapes[path].shape
-        expected = rules[path].layout.their_shape(shape[1:] if "{layer}" in rules[path].theirs else shape)
-        for name in group:
-            actual = tuple(tensors[found[name]].get_slice(found[name]).get_shape())
-            if actual != tuple(expected):
-                yield f"{name} is {list(actual)}, config.json says {list(expected)}"
+    for name, shape in wanted.items():
+        actual = tuple(tensors[found[name]].get_slice(found[name]).get_shape())
+        if actual != shape:
+            yield f"{name} is {list(actual)}, config.json says {list(shape)}"

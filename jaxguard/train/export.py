@@ -10,6 +10,7 @@ from jaxguard.config import Config
 from jaxguard.errors import UserError
 from jaxguard.models import weights
 from jaxguard.models.families import Parameters
+from jaxguard.models.lora import merged
 from jaxguard.train.checkpoint import FOLDER, Checkpoints
 from jaxguard.train.setup import Model, load_model, prepare
 
@@ -28,17 +29,27 @@ def run_parameters(config: Config, model: Model) -> Parameters:
     return {**setup.frozen, **state.parameters}
 
 
-def export(config: Config, out: Path, dtype: str) -> None:
+def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> None:
     """Write a run as a checkpoint folder that `transformers` loads: its weights, its base model's other files.
+
+    Adapters are merged into the weights; or, alone, they are written as a folder that `peft` loads.
 
     Args:
         config: a trained run.
         out: must not exist, or be empty.
         dtype: "float32", "float16" or "bfloat16".
+        adapter: write the adapters alone.
 
     Raises:
-        UserError: the run is not trained, or `out` is taken.
+        UserError: the run is not trained, or has no adapters to write alone, or `out` is taken.
     """
+    if adapter and config.model.trainable != "lora":
+        raise UserError(f"the run trains {config.model.trainable!r}: there is no adapter to write; leave --adapter out")
     model = load_model(config)
     parameters = {path: np.asarray(value) for path, value in run_parameters(config, model).items()}
-    weights.save(parameters, model.architecture, model.folder, out, np.dtype(dtype))
+    if adapter:
+        weights.save_adapter(parameters, model.architecture, config.model.path, out, np.dtype(dtype))
+    else:
+        if model.architecture.lora is not None:
+            parameters = merged(parameters, model.architecture.lora)
+        weights.save(parameters, model.architecture, model.folder, out, np.dtype(dtype))

@@ -34,7 +34,8 @@ class Model:
 def load_model(config: Config) -> Model:
     """Place the weights of `config.model` on the mesh of `config.mesh`; trainable ones in float32."""
     folder = zoo.resolve(config.model.path)
-    arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat)
+    lora = config.model.lora if config.model.trainable == "lora" else None
+    arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat, lora=lora)
     mesh = sharding.make_mesh(config.mesh)
     placed = sharding.parameter_shardings(arch.shapes, mesh)
     if config.model.init == "random":
@@ -47,7 +48,18 @@ def load_model(config: Config) -> Model:
             placed,
             {path: np.dtype("float32") if path in trainable else jnp.dtype(config.model.dtype) for path in arch.shapes},
         )
+        if lora is not None:
+            parameters |= _fresh(arch, set(trainable), placed, config.seed)
     return Model(folder, arch, mesh, placed, parameters)
+
+
+def _fresh(arch: Architecture, paths: set[str], placed: dict[str, NamedSharding], seed: int) -> Parameters:
+    """Initial values of some parameters, sharded as they are made."""
+
+    def make() -> Parameters:
+        return {path: value for path, value in arch.initial(seed).items() if path in paths}
+
+    return jax.jit(make, out_shardings={path: placed[path] for path in paths})()
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,7 @@ class CompiledStep:
             steps=config.train.steps,
             answer_length=config.data.answer_length,
             end_token=end_token,
+            dropout_seed=config.seed if config.model.trainable == "lora" and config.model.lora.dropout else None,
         )
         state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
         frozen = {path: setup.model.shardings[path] for path in setup.frozen}

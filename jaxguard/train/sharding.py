@@ -17,9 +17,14 @@ from jaxguard.errors import UserError
 log = logging.getLogger(__name__)
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"\.(query|key|value|gate|up|first)\.kernel$", ("fsdp", "tensor")),
-    (r"\.(query|key|value|gate|up|first)\.bias$", ("tensor",)),
+    (r"\.(query|key|value|qkv|gate|up|first)\.kernel$", ("fsdp", "tensor")),
+    (r"\.(query|key|value|qkv|gate|up|first)\.bias$", ("tensor",)),
     (r"\.(out|down|second)\.kernel$", ("tensor", "fsdp")),
+    (r"\.(query|key|value|qkv|gate|up|first)\.lora\.a$", ("fsdp", None)),
+    (r"\.(query|key|value|qkv|gate|up|first)\.lora\.b$", (None, "tensor")),
+    (r"\.(out|down|second)\.lora\.a$", ("tensor", None)),
+    (r"\.(out|down|second)\.lora\.b$", (None, "fsdp")),
+    (r"^projector\.kernel$", ("fsdp", "tensor")),
     (r"\.embedding\.table$", ("tensor", "fsdp")),
     (r"\.head\.kernel$", ("fsdp", "tensor")),
     (r"\.patch\.kernel$", (None, "fsdp")),

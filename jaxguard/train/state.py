@@ -15,8 +15,14 @@ from jaxtyping import Array, Int
 from jaxguard.config import TrainConfig
 from jaxguard.models.families import Parameters
 
-TRAINABLE = {"projector": r"^projector\.", "language": r"^(projector|language)\.", "all": r"."}
-"""The one path filter: which parameters `model.trainable` names."""
+_BRIDGE = r"projector|qformer|resampler|language\.cross|language\.additional_"
+TRAINABLE = {
+    "projector": rf"^({_BRIDGE})",
+    "lora": r"\.lora\.[ab]$",
+    "language": rf"^({_BRIDGE}|language)",
+    "all": r".",
+}
+"""The one path filter: which parameters `model.trainable` names. `projector` is whatever joins tower and decoder."""
 
 T = TypeVar("T")
 
@@ -50,7 +56,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     )
 
     def decays(parameters: Parameters) -> dict[str, bool]:
-        return {path: path.endswith((".kernel", ".table")) for path in parameters}
+        return {path: path.endswith((".kernel", ".table", ".lora.a", ".lora.b")) for path in parameters}
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip),

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxguard.batch import Batch
 from jaxguard.config import ObjectiveConfig
+from jaxguard.models import lora
 from jaxguard.models.families import Parameters, merge
 from jaxguard.objective import paper
 from jaxguard.objective.schedules import cross_weight
@@ -29,10 +30,20 @@ def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) 
 
 
 def forward(
-    graph: nnx.GraphDef, frozen: Parameters, parameters: Parameters, batch: Batch, targets_at: Int[Array, "B K"]
+    graph: nnx.GraphDef,
+    frozen: Parameters,
+    parameters: Parameters,
+    batch: Batch,
+    targets_at: Int[Array, "B K"],
+    dropout: Array | None = None,
 ) -> TokenStatistics:
-    """Statistics of the targets at those positions ([B, K]); both views run in one call, stacked along the batch."""
+    """Statistics of the targets at those positions ([B, K]); both views run in one call, stacked along the batch.
+
+    `dropout` is the key that the dropout of adapters is drawn from, independently for each view; None is without.
+    """
     model = merge(graph, frozen, parameters)
+    if dropout is not None:
+        lora.drop(model, dropout)
     rows, views = batch.images.shape[:2]
     tokens, positions, segments, chosen = (
         jnp.repeat(leaf, views, axis=0) for leaf in (batch.tokens, batch.positions, batch.segments, targets_at)
@@ -53,6 +64,7 @@ def make_step(
     steps: int,
     answer_length: int,
     end_token: int,
+    dropout_seed: int | None = None,
 ) -> Step:
     """The step for one objective and optimizer.
 
@@ -62,6 +74,7 @@ def make_step(
         steps: length of the run, for the schedule of lambda.
         answer_length: answer tokens per row at most.
         end_token: id of the token that ends an answer.
+        dropout_seed: seed of the adapters' dropout; None is without.
     """
     weight = cross_weight(objective, steps)
 
@@ -76,8 +89,10 @@ def make_step(
             end_token=end_token,
         )
 
+        dropout = None if dropout_seed is None else jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+
         def loss(parameters: Parameters) -> tuple[Array, Metrics]:
-            statistics = forward(graph, frozen, parameters, batch, chosen)
+            statistics = forward(graph, frozen, parameters, batch, chosen, dropout)
             return paper.loss(paper.terms(statistics, where, objective), weight(state.step), objective)
 
         (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.parameters)

@@ -135,7 +135,21 @@ def test_pickles_are_never_opened(folder):
         ({"model_type": "bert"}, "model_type 'bert' is not supported"),
         ({"projector_hidden_act": "swish9"}, "activation 'swish9' is not supported"),
         ({"vision_config": {"patch_size": 7, "image_size": 64}}, "patch_size 7 does not divide image_size 64"),
-        ({"text_config": {"rope_scaling": {"rope_type": "yarn"}}}, "rope type 'yarn' is not supported"),
+        ({"text_config": {"rope_scaling": {"rope_type": "longrope"}}}, "rope type 'longrope' is not supported"),
+        ({"text_config": {"rope_scaling": {"rope_type": "linear"}}}, "rope type 'linear' needs a `factor`"),
+        ({"text_config": {"model_type": "mistral"}}, "text_config.model_type 'mistral' is not supported; use llama"),
+        ({"vision_config": {"model_type": "siglip_vision_model"}}, "'siglip_vision_model' is not supported"),
+        ({"model_type": "blip-2", "text_config": {"model_type": "t5"}}, "'t5' is not supported; use opt"),
+        (
+            {"model_type": "blip-2", "text_config": None, "qformer_config": {"use_qformer_text_input": True}},
+            "use_qformer_text_input is not supported",
+        ),
+        (
+            {"model_type": "blip-2", "text_config": None, "qformer_config": {"num_hidden_layers": 5}},
+            "cross_attention_frequency 2 does not divide num_hidden_layers 5",
+        ),
+        ({"model_type": "idefics", "cross_layer_interval": 3}, "interval 3 does not divide num_hidden_layers 32"),
+        ({"model_type": "idefics", "alpha_type": "matrix"}, "alpha_type 'matrix' is not supported"),
     ],
 )
 def test_configurations_that_are_not_supported(folder, change, message):

@@ -4,61 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration
 
-from jaxguard.config import MeshConfig
 from jaxguard.models import weights, zoo
-from jaxguard.models.families import architecture, merge
-from jaxguard.train.sharding import make_mesh, parameter_shardings
-
-IMAGE_TOKEN = 90
-
-
-def tiny(folder, **changes):
-    """A random checkpoint as `transformers` saves it."""
-    torch.manual_seed(0)
-    text = {
-        "vocab_size": 96,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": changes.pop("groups", 2),
-    }
-    vision = {
-        "hidden_size": 24,
-        "intermediate_size": 40,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 3,
-        "image_size": 16,
-        "patch_size": 4,
-        "projection_dim": 8,
-    }
-    tied = changes.pop("tie_word_embeddings", False)
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**vision),
-        text_config=LlamaConfig(**text, tie_word_embeddings=tied),
-        image_token_index=IMAGE_TOKEN,
-        tie_word_embeddings=tied,
-        **changes,
-    )
-    model = LlavaForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    return model
-
-
-def load(folder):
-    arch = architecture(folder, dtype="float32", remat=False)
-    shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig()))
-    return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
-
-
-def ours(folder):
-    arch, parameters = load(folder)
-    return arch, merge(arch.graph, parameters)
+from jaxguard.models.attention import causal_mask
+from jaxguard.models.families import merge
+from tests.parity.checkpoints import IMAGE_TOKEN, llava, load, logits, ours, positions_of, relative, torch_pixels
 
 
 def inputs(config, images_per_row=1, rows=2, tail=6):
@@ -71,21 +22,6 @@ def inputs(config, images_per_row=1, rows=2, tail=6):
     return tokens, rng.integers(0, 255, (rows, images_per_row, side, side, 3)).astype(np.uint8)
 
 
-def torch_pixels(config, images):
-    pixels = (images.astype(np.float32) / 255 - np.float32(config.image_mean)) / np.float32(config.image_std)
-    return torch.from_numpy(pixels.reshape(-1, *images.shape[2:]).transpose(0, 3, 1, 2).copy())
-
-
-def logits(model, tokens, images, segments=None):
-    segments = np.ones_like(tokens) if segments is None else segments
-    positions = np.maximum(np.cumsum(segments > 0, axis=1) - 1, 0).astype(np.int32)
-    return np.asarray(model.language.logits(model(tokens, positions, segments, jnp.asarray(images))))
-
-
-def relative(a, b):
-    return np.abs(a - b).max() / np.abs(b).max()
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -93,13 +29,15 @@ def relative(a, b):
         {"vision_feature_layer": -1},
         {"vision_feature_select_strategy": "full"},
         {"tie_word_embeddings": True},
-        {"groups": 4},
+        {"text": {"num_key_value_heads": 4}},
+        {"text": {"attention_bias": True, "mlp_bias": True, "head_dim": 16}},
+        {"vision_feature_layer": [-2, 1, 3]},
         {"multimodal_projector_bias": False},
     ],
-    ids=lambda changes: next(iter(changes), "default"),
+    ids=str,
 )
 def test_logits(tmp_path, changes):
-    theirs = tiny(tmp_path, **changes)
+    theirs = llava(tmp_path, **changes)
     arch, model = ours(tmp_path)
     tokens, images = inputs(arch.config)
     with torch.no_grad():
@@ -107,8 +45,70 @@ def test_logits(tmp_path, changes):
     assert relative(logits(model, tokens, images), expected.logits.numpy()) < 1e-4
 
 
+def test_every_submodule(tmp_path):
+    theirs = llava(tmp_path)
+    arch, model = ours(tmp_path)
+    _, images = inputs(arch.config, rows=3)
+    pictures = images[:, 0]
+    with torch.no_grad():
+        vision = theirs.model.vision_tower(torch_pixels(arch.config, pictures), output_hidden_states=True)
+        patches = vision.hidden_states[-2][:, 1:]
+        projected = theirs.model.multi_modal_projector(patches)
+    assert relative(model.tower(pictures), patches) < 1e-4
+    assert relative(model.projector(jnp.asarray(patches.numpy())), projected) < 1e-4
+
+    x = np.random.default_rng(1).normal(size=(2, 9, 32)).astype(np.float32)
+    segments = np.ones((2, 9), np.int32)
+    with torch.no_grad():
+        hidden = theirs.model.language_model(inputs_embeds=torch.from_numpy(x)).last_hidden_state
+        final = theirs.lm_head(hidden)
+    state, _ = model.language(jnp.asarray(x), positions_of(segments), causal_mask(segments))
+    assert relative(state, hidden) < 1e-4
+    assert relative(model.language.logits(state), final) < 1e-4
+
+
+ROPES = {
+    "linear": {"factor": 2.0},
+    "dynamic": {"factor": 2.0},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    },
+    "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "yarn, all values": {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.2,
+        "truncate": False,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ROPES)
+def test_rope_scaling(tmp_path, kind):
+    """At a row of 28 tokens, beyond the 24 of the config, so that `dynamic` stretches."""
+    rope = {"rope_type": kind, "rope_theta": 500.0} | ROPES[kind]
+    theirs = llava(tmp_path, text={"rope_parameters": rope, "max_position_embeddings": 24, "head_dim": 32})
+    arch, model = ours(tmp_path)
+    tokens, images = inputs(arch.config, tail=10)
+    assert tokens.shape[1] == 28
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.from_numpy(tokens).long(), pixel_values=torch_pixels(arch.config, images))
+    assert relative(logits(model, tokens, images), expected.logits.numpy()) < 1e-4
+    plain = llava(tmp_path / "plain", text={"head_dim": 32, "rope_parameters": {"rope_theta": 500.0}})
+    with torch.no_grad():
+        other = plain(input_ids=torch.from_numpy(tokens).long(), pixel_values=torch_pixels(arch.config, images))
+    assert relative(other.logits.numpy(), expected.logits.numpy()) > 1e-3
+
+
 def test_several_images_and_padding(tmp_path):
-    theirs = tiny(tmp_path)
+    theirs = llava(tmp_path)
     arch, model = ours(tmp_path)
     tokens, images = inputs(arch.config, images_per_row=2)
     padded = np.pad(tokens, ((0, 0), (3, 0)))
@@ -123,7 +123,7 @@ def test_several_images_and_padding(tmp_path):
 
 
 def test_text_only(tmp_path):
-    theirs = tiny(tmp_path)
+    theirs = llava(tmp_path)
     _, model = ours(tmp_path)
     tokens = np.random.default_rng(0).integers(3, 80, (2, 9)).astype(np.int32)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_text_only(tmp_path):
 
 
 def test_export_loads_in_transformers_with_equal_logits(tmp_path):
-    tiny(tmp_path / "a")
+    llava(tmp_path / "a")
     arch, parameters = load(tmp_path / "a")
     weights.save(parameters, arch, tmp_path / "a", tmp_path / "b", np.dtype("float32"))
     back, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)

@@ -1,0 +1,48 @@
+"""BLIP-2 (arXiv 2301.12597): EVA tower, Q-Former, linear projection, OPT decoder. Wiring only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxguard.models.fusion import CLIP_MEAN, CLIP_STD, Fusion, Statistics
+from jaxguard.models.layers import Linear
+from jaxguard.models.opt import Opt, OptConfig
+from jaxguard.models.qformer import QFormer, QFormerConfig
+from jaxguard.models.vit import Vit, VitConfig
+
+
+@dataclass(frozen=True)
+class Blip2Config:
+    """The fields of a Hugging Face `Blip2Config`, and the pixel statistics of its preprocessor file."""
+
+    vision: VitConfig
+    qformer: QFormerConfig
+    text: OptConfig
+    num_query_tokens: int = 32
+    image_token_index: int = 50265
+    image_mean: Statistics = CLIP_MEAN
+    image_std: Statistics = CLIP_STD
+
+
+class Blip2(Fusion):
+    """A fixed number of query vectors per image stand among the token vectors."""
+
+    def __init__(self, config: Blip2Config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+        self.config, self.dtype = config, dtype
+        self.vision = Vit(config.vision, remat=remat, rngs=rngs)
+        self.qformer = QFormer(config.qformer, queries=config.num_query_tokens, remat=remat, rngs=rngs)
+        self.projector = Linear(config.qformer.hidden_size, config.text.hidden_size, bias=True, rngs=rngs)
+        self.language = Opt(config.text, remat=remat, rngs=rngs)
+
+    def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
+        return self.vision(self.pixels(images))
+
+    def read(
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
+    ) -> tuple[Float[Array, "B T D"], None]:
+        queries = self.qformer(self.tower(images.reshape(-1, *images.shape[2:]))).astype(self.dtype)
+        return self.lay(self.projector(queries), tokens, self.config.image_token_index), None

@@ -1,0 +1,115 @@
+"""Rotary position embedding (arXiv 2104.09864) and the ways in which Llama configs stretch it over longer contexts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The entries of a Hugging Face config's `rope_parameters` (before version 5: `rope_theta` and `rope_scaling`)."""
+
+    rope_type: str = "default"
+    rope_theta: float = 10000.0
+    factor: float = 1.0
+    max_position_embeddings: int = 2048
+    """The model's longest row: beyond it, `dynamic` begins to stretch."""
+    original_max_position_embeddings: int | None = None
+    """The longest row of pretraining, for `llama3` and `yarn`; where absent, `max_position_embeddings`."""
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+
+    @classmethod
+    def read(cls, values: dict) -> Self:
+        """From the decoder's part of a config.json.
+
+        Raises:
+            ValueError: a kind that is not one of `KINDS`, or a value that cannot work.
+        """
+        scaling = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
+        scaling.setdefault("rope_type", scaling.get("type", "default"))
+        for name in ("rope_theta", "max_position_embeddings", "original_max_position_embeddings"):
+            if values.get(name) is not None:
+                scaling.setdefault(name, values[name])
+        known = {name: value for name, value in scaling.items() if name in cls.__annotations__ and value is not None}
+        rope = cls(**known)
+        if rope.rope_type not in KINDS:
+            raise ValueError(f"rope type {rope.rope_type!r} is not supported; use one of {', '.join(KINDS)}")
+        if rope.rope_type != "default" and "factor" not in known:
+            raise ValueError(f"rope type {rope.rope_type!r} needs a `factor`")
+        if scaling.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError("partial rotary embeddings are not supported")
+        return rope
+
+    def rotation(self, positions: Int[Array, "B T"], depth: int) -> tuple[Float[Array, "B T 1 H"], ...]:
+        """Cosine and sine for heads of width `depth`, in float32; H is half of it."""
+        frequencies = jnp.asarray(self._frequencies(depth), jnp.float32)[None, None]
+        if self.rope_type == "dynamic":
+            frequencies = self._stretched(positions, depth)
+        angles = (positions[..., None].astype(jnp.float32) * frequencies)[:, :, None]
+        strength = self._strength() if self.rope_type == "yarn" else 1.0
+        return jnp.cos(angles) * strength, jnp.sin(angles) * strength
+
+    def _frequencies(self, depth: int) -> Float[np.ndarray, " H"]:
+        plain = self.rope_theta ** -(np.arange(0, depth, 2) / depth)
+        if self.rope_type == "linear":
+            return plain / self.factor
+        if self.rope_type == "llama3":
+            waves = self._original * plain / (2 * np.pi)
+            share = np.clip((waves - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
+            return plain * (share + (1 - share) / self.factor)
+        if self.rope_type == "yarn":
+            low, high = (self._index(rotations, depth) for rotations in (self.beta_fast, self.beta_slow))
+            if self.truncate:
+                low, high = math.floor(low), math.ceil(high)
+            low, high = max(low, 0), min(high, depth - 1)
+            share = np.clip((np.arange(depth // 2) - low) / max(high - low, 1e-3), 0, 1)
+            return plain * (1 - share + share / self.factor)
+        return plain
+
+    def _stretched(self, positions: Int[Array, "B T"], depth: int) -> Float[Array, "B 1 H"]:
+        """Per row, by its own last position: `transformers` takes the longest row of the batch for all of them."""
+        longest = jnp.maximum(positions.max(axis=1) + 1, self.max_position_embeddings).astype(jnp.float32)
+        growth = self.factor * longest / self.max_position_embeddings - (self.factor - 1)
+        theta = self.rope_theta * growth ** (depth / (depth - 2))
+        exponents = -jnp.arange(0, depth, 2, dtype=jnp.float32) / depth
+        return (theta[:, None] ** exponents[None])[:, None]
+
+    @property
+    def _original(self) -> int:
+        return self.original_max_position_embeddings or self.max_position_embeddings
+
+    def _index(self, rotations: float, depth: int) -> float:
+        """Which frequency turns so often over the original context (arXiv 2309.00071, section 3.2)."""
+        return depth * math.log(self._original / (rotations * 2 * math.pi)) / (2 * math.log(self.rope_theta))
+
+    def _strength(self) -> float:
+        def scale(weight: float) -> float:
+            return 0.1 * weight * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+
+        if self.attention_factor is not None:
+            return self.attention_factor
+        if self.mscale and self.mscale_all_dim:
+            return scale(self.mscale) / scale(self.mscale_all_dim)
+        return scale(1.0)
+
+
+def rotate(x: Float[Array, "B T H D"], rotation: tuple[Float[Array, "B T 1 h"], ...]) -> Float[Array, "B T H D"]:
+    """Turn each head in the half-split layout of Hugging Face weights."""
+    cos, sin = rotation
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,104 @@
+"""The vision transformer of all families: CLIP's (arXiv 2103.00020), and how EVA's and IDEFICS's differ from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxguard.models.attention import attention
+from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, scan, stack
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """The fields of `CLIPVisionConfig` that shape the tower, with that class's defaults, and where towers differ."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    image_size: int = 224
+    patch_size: int = 32
+    num_channels: int = 3
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    patch_bias: bool = False
+    pre_norm: bool = True
+    """A norm before the first block."""
+    post_norm: bool = False
+    """Whether the norm behind the last block is applied; where it is not, the checkpoint holds it all the same."""
+    fused: bool = False
+    """Query, key and value come from one matrix."""
+    qkv_bias: bool = True
+
+    @property
+    def patches(self) -> int:
+        return (self.image_size // self.patch_size) ** 2
+
+
+class VitLayer(nnx.Module):
+    """One pre-norm encoder block."""
+
+    def __init__(self, config: VitConfig, rngs: nnx.Rngs):
+        width, inner = config.hidden_size, config.intermediate_size
+        self.heads, self.act, self.fused = config.num_attention_heads, config.hidden_act, config.fused
+        self.norm1 = LayerNorm(width, epsilon=config.layer_norm_eps)
+        if config.fused:
+            self.qkv = Linear(width, 3 * width, bias=config.qkv_bias, rngs=rngs)
+        else:
+            self.query, self.key, self.value = (Linear(width, width, bias=True, rngs=rngs) for _ in range(3))
+        self.out = Linear(width, width, bias=True, rngs=rngs)
+        self.norm2 = LayerNorm(width, epsilon=config.layer_norm_eps)
+        self.up = Linear(width, inner, bias=True, rngs=rngs)
+        self.down = Linear(inner, width, bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "N P D"]) -> Float[Array, "N P D"]:
+        y = self.norm1(x)
+        parts = jnp.split(self.qkv(y), 3, axis=-1) if self.fused else [self.query(y), self.key(y), self.value(y)]
+        q, k, v = (part.reshape(*y.shape[:2], self.heads, -1) for part in parts)
+        x = x + self.out(attention(q, k, v, None).reshape(x.shape))
+        return x + self.down(ACTIVATIONS[self.act](self.up(self.norm2(x))))
+
+
+class Vit(nnx.Module):
+    """Pixels to one hidden vector for the class token and for each patch."""
+
+    def __init__(self, config: VitConfig, *, remat: bool, rngs: nnx.Rngs):
+        width = config.hidden_size
+        self.config, self.remat = config, remat
+        self.patch = Linear(config.num_channels * config.patch_size**2, width, bias=config.patch_bias, rngs=rngs)
+        self.class_token = nnx.Param(jnp.zeros(width))
+        self.position = nnx.Param(rngs.params.normal((config.patches + 1, width)) * 0.02)
+        self.norm = LayerNorm(width, epsilon=config.layer_norm_eps) if config.pre_norm else None
+        self.layers = stack(config.num_hidden_layers, lambda rngs: VitLayer(config, rngs), rngs)
+        self.post_norm = LayerNorm(width, epsilon=config.layer_norm_eps)
+
+    def __call__(self, pixels: Float[Array, "N S S 3"], layers: Sequence[int] = (-1,)) -> Float[Array, "N P+1 C"]:
+        """Hidden states after so many blocks, counted as Hugging Face counts `hidden_states` (-1 is the last).
+
+        Those of several counts are concatenated along the width.
+        """
+        count, side, size = pixels.shape[0], pixels.shape[1], self.config.patch_size
+        grid = side // size
+        x = pixels.reshape(count, grid, size, grid, size, -1).transpose(0, 1, 3, 2, 4, 5)
+        x = self.patch(x.reshape(count, grid * grid, -1))
+        token = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (count, 1, x.shape[-1]))
+        x = jnp.concatenate([token, x], axis=1) + self.position[...].astype(x.dtype)[None]
+        if self.norm is not None:
+            x = self.norm(x)
+        depths = [depth if depth >= 0 else self.config.num_hidden_layers + 1 + depth for depth in layers]
+        several = len(depths) > 1
+
+        def call(layer: VitLayer, x: Array, _: None) -> tuple[Array, Array | None]:
+            y = layer(x)
+            return y, y if several else None
+
+        y, states = scan(self.layers, x, call=call, count=max(depths), remat=self.remat)
+        if several:
+            states = jnp.concatenate([x[None], states])
+            y = jnp.concatenate([states[depth] for depth in depths], axis=-1)
+        return self.post_norm(y) if self.config.post_norm else y
