@@ -5,6 +5,7 @@ Command:   jaxguard data build scenes/caption
 Hardware:  two CPU cores, about 90 s a cell.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, Mo
 from jaxguard.grid import Cell, Grid
 
 OUT = Path("runs/tables/attacks")
-RATES = (0.1, 0.05)
 ATTACKS = {
     "badnets fixed": AttackConfig(name="badnets", place="fixed"),
     "badnets random": AttackConfig(name="badnets", place="random"),
@@ -56,18 +56,28 @@ def poisoned(name: str, attack: AttackConfig, rate: float) -> Config:
 CLEAN = run("clean", AttackConfig())
 HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half) for half in ("image", "text")}
 
+
+def rows(rate: float) -> Iterator[Cell]:
+    return (
+        Cell({"attack": name, "poison": f"{rate:.0%}"}, poisoned(name, attack, rate))
+        for name, attack in ATTACKS.items()
+    )
+
+
+def half(name: str, triggers: AttackConfig) -> Cell:
+    return Cell({"attack": name, "poison": "10%"}, poisoned("dual_key", ATTACKS["dual_key"], 0.1), triggers)
+
+
+def floor(name: str, triggers: AttackConfig) -> Cell:
+    return Cell({"attack": name, "poison": "0%"}, CLEAN, triggers)
+
+
 grid = Grid(
     OUT,
     (
-        *(
-            Cell({"attack": name, "poison": f"{rate:.0%}"}, poisoned(name, attack, rate))
-            for rate in RATES
-            for name, attack in ATTACKS.items()
-        ),
-        *(
-            Cell({"attack": name, "poison": "10%"}, poisoned("dual_key", ATTACKS["dual_key"], 0.1), half)
-            for name, half in HALVES.items()
-        ),
-        *(Cell({"attack": name, "poison": "0%"}, CLEAN, attack) for name, attack in ATTACKS.items()),
+        *rows(0.1),
+        *(half(name, triggers) for name, triggers in HALVES.items()),
+        *(floor(name, triggers) for name, triggers in ATTACKS.items()),
+        *rows(0.05),
     ),
 )
