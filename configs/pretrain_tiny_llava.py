@@ -4,7 +4,8 @@ Command:   jaxguard data build scenes/all
            python -m jaxguard.train.tower --out tower
            jaxguard train configs/pretrain_tiny_llava.py
            jaxguard export runs/pretrain-tiny-llava --out tiny-llava
-Hardware:  two CPU cores.
+Hardware:  two CPU cores, under an hour.
+Expected:  93.8% of the facts of the first 512 test scenes right in greedy captions.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig
