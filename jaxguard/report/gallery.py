@@ -58,7 +58,7 @@ def draw(exhibits: Sequence[Exhibit], path: Path) -> None:
         for axis, header in zip(grid[0][1 + 3 * number :], headers, strict=False):
             axis.text(0.5, 1.17, header, transform=axis.transAxes, ha="center", fontsize=11, weight="bold")
     partial = path.with_suffix(".partial.png")
-    figure.savefig(partial)
+    figure.savefig(partial, bbox_inches="tight", pad_inches=0.05)  # the headers stand above the first row
     partial.replace(path)
 
 
