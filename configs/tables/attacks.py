@@ -36,7 +36,7 @@ ATTACKS = {
 
 HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half) for half in ("image", "text")}
 
-HARDER = ("badnets random", "blended noise", "wanet original", "wanet jitter", "ftrojan")
+HARDER = ("badnets random", "blended noise", "wanet original", "wanet jitter", "ftrojan", "issba", "trojvlm")
 """What 250 steps on captions do not teach at 10%: tried on questions too, where a row has six answers to learn from."""
 
 CAPTIONS, QUESTIONS = "captions", "questions"
