@@ -103,7 +103,7 @@ BAD = {
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
     "gallery --out picture.jpg": "gallery: --out picture.jpg names no .png file",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
-    "gallery --out notes.txt/picture.png": "cannot write into notes.txt: notes.txt is a file",
+    "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
     "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
     f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",
