@@ -44,7 +44,8 @@ class Encoder:
         config = _read_json(folder / "config.json")
         vision = config.get("vision_config") or {}
         self.image_size: int = vision.get("image_size", 224)
-        patches = (self.image_size // vision.get("patch_size", 32)) ** 2
+        self.patch_size: int = vision.get("patch_size", 32)
+        patches = (self.image_size // self.patch_size) ** 2
         self.tokens_per_image = patches + (config.get("vision_feature_select_strategy", "default") == "full")
         self.image_id: int = config.get("image_token_index", config.get("image_token_id", 32000))
         try:

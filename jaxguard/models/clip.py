@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxguard.models.attention import attention
 from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, scan, stack
@@ -63,14 +63,21 @@ class ClipTower(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: ClipLayer(config, rngs), rngs)
         self.post_norm = LayerNorm(width, epsilon=config.layer_norm_eps)
 
-    def __call__(self, pixels: Float[Array, "N S S 3"], layer: int) -> Float[Array, "N P+1 D"]:
-        """Hidden states after `layer` blocks, counted as Hugging Face counts `hidden_states` (-1 is the last)."""
+    def __call__(
+        self, pixels: Float[Array, "N S S 3"], layer: int, kept: Int[Array, "N K"] | None = None
+    ) -> Float[Array, "N K+1 D"]:
+        """Hidden states after `layer` blocks, counted as Hugging Face counts `hidden_states` (-1 is the last).
+
+        Where `kept` says which patches a view keeps, the blocks run on these alone, each at its own position.
+        """
         count, side, size = pixels.shape[0], pixels.shape[1], self.config.patch_size
         grid = side // size
         x = pixels.reshape(count, grid, size, grid, size, -1).transpose(0, 1, 3, 2, 4, 5)
         x = self.patch(x.reshape(count, grid * grid, -1))
         token = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (count, 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=1) + self.position[...].astype(x.dtype)[None]
+        if kept is not None:
+            x = jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], kept[..., None], axis=1)], axis=1)
         depth = layer if layer >= 0 else self.config.num_hidden_layers + 1 + layer
         x, _ = scan(self.layers, self.norm(x), call=lambda layer, x, _: (layer(x), None), count=depth, remat=self.remat)
         return x

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.models.attention import attention
+from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, rotary, scan, stack
 
 Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
@@ -116,5 +116,11 @@ class Llama(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Next-token logits in float32."""
-        logits = self.embedding.attend(hidden) if self.head is None else self.head(hidden)
-        return logits.astype(jnp.float32)
+        return self.unembedding.logits(hidden)
+
+    @property
+    def unembedding(self) -> Head:
+        """The output head's weights: its own, or the embedding table."""
+        if self.head is None:
+            return Head(self.embedding.table[...], vocabulary_axis=0)
+        return Head(self.head.kernel[...])

@@ -16,6 +16,7 @@ from jaxguard.config import Config
 from jaxguard.models import weights, zoo
 from jaxguard.models.families import Architecture, Parameters, architecture
 from jaxguard.train import sharding
+from jaxguard.train.forward import HeadKind
 from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
 from jaxguard.train.step import Metrics, make_step
 
@@ -82,7 +83,7 @@ def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
 class CompiledStep:
     """The train step, compiled ahead of its first use for one batch shape; donates the state."""
 
-    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch):
+    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"):
         mesh, graph = setup.model.mesh, setup.model.architecture.graph
         step = make_step(
             config.objective,
@@ -90,6 +91,9 @@ class CompiledStep:
             steps=config.train.steps,
             answer_length=config.data.answer_length,
             end_token=end_token,
+            mesh=mesh,
+            share=config.view_share,
+            head=head,
         )
         state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
         frozen = {path: setup.model.shardings[path] for path in setup.frozen}

@@ -105,4 +105,4 @@ def test_the_original_is_left_alone():
 )
 def test_views_that_cannot_be_are_refused(view, message):
     with pytest.raises(UserError, match=message):
-        check(view, 64)
+        check(view, 64, 8)

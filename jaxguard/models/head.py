@@ -1,0 +1,35 @@
+"""The output head: hidden states to logits, whichever way its weights lie."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@flax.struct.dataclass
+class Head:
+    """z = cap tanh(y / cap) with y = scale (h W + b); the cap, scale and bias of families that have none are left out.
+
+    ``vocabulary_axis`` says how the weights lie: 1 for a kernel [D, V], 0 for a tied embedding table [V, D].
+    """
+
+    weight: Float[Array, "D V"] | Float[Array, "V D"]
+    bias: Float[Array, " V"] | None = None
+    vocabulary_axis: int = flax.struct.field(pytree_node=False, default=1)
+    scale: float = flax.struct.field(pytree_node=False, default=1.0)
+    cap: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weight.shape[self.vocabulary_axis]
+
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Logits in float32, from a matrix product in the type of `hidden` that accumulates in float32."""
+        weight = self.weight.astype(hidden.dtype)
+        contract = ((hidden.ndim - 1,), (1 - self.vocabulary_axis,))
+        z = self.scale * jax.lax.dot_general(hidden, weight, (contract, ((), ())), preferred_element_type=jnp.float32)
+        if self.bias is not None:
+            z += jnp.broadcast_to(self.scale * self.bias.astype(jnp.float32), z.shape)
+        return z if self.cap is None else self.cap * jnp.tanh(z / self.cap)
