@@ -56,7 +56,7 @@ def check(view: ViewConfig, image_size: int, patch_size: int) -> None:
         raise UserError(f"view.patch_size {patch} does not divide the model's image size {image_size}")
     if view.mask_fill == "drop" and patch % patch_size:
         raise UserError(
-            f"view.patch_size {patch} is not a multiple of the model's {patch_size}, so none can be dropped"
+            f"view.patch_size {patch} must be a multiple of the model's {patch_size}: it drops whole patches"
         )
     if view.window > grid:
         raise UserError(f"view.window {view.window} exceeds the {grid} x {grid} grid of patches; lower it or use 0")

@@ -57,6 +57,8 @@ BAD = {
     "config good.py --view.patch_size 7": "view.patch_size 7 does not divide the model's image size 64",
     "config good.py --objective.cross 0 --view.patch_size 7": "view.patch_size 7 does not divide",
     "config good.py --view.mask_share 0.999": "view.mask_share 0.999 hides every one of the 64 patches",
+    "config good.py --view.mask_fill drop --view.patch_size 4": "view.patch_size 4 must be a multiple of the model's 8",
+    "config good.py --view.rows 0.3": "view.rows is 0.3: of train.batch_size (32) that is 9.6 rows, which must be",
     "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
     "config good.py --objective.entropy 1": "objective.entropy is set but neither",
     "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",

@@ -45,10 +45,15 @@ def definitions(hidden, head, targets):
 
 def oracle(hidden, head, targets, cotangents):
     """(values, gradients of the hidden states, of the head's arrays) in float64."""
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        hidden, head, cotangents = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (hidden, head, cotangents))
+
+    @jax.jit
+    def run(hidden, head, cotangents):
         values, pull = jax.vjp(lambda h, w: definitions(h, w, targets), hidden, head)
-        return jax.tree.map(np.asarray, (values, *pull(cotangents)))
+        return values, *pull(cotangents)
+
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (hidden, head, cotangents))
+        return jax.tree.map(np.asarray, run(*wide))
 
 
 def ours(hidden, head, targets, cotangents, split=None):
