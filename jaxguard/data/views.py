@@ -55,9 +55,7 @@ def check(view: ViewConfig, image_size: int, patch_size: int) -> None:
     if image_size % patch:
         raise UserError(f"view.patch_size {patch} does not divide the model's image size {image_size}")
     if view.mask_fill == "drop" and patch % patch_size:
-        raise UserError(
-            f"view.patch_size {patch} must be a multiple of the model's {patch_size}: it drops whole patches"
-        )
+        raise UserError(f"view.patch_size {patch} must be a multiple of the model's {patch_size}: patches drop whole")
     if view.window > grid:
         raise UserError(f"view.window {view.window} exceeds the {grid} x {grid} grid of patches; lower it or use 0")
     per_window = (view.window or grid) ** 2
