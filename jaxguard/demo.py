@@ -37,9 +37,10 @@ from jaxguard.data.views import perturb, row_rng
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.run import Decoder, evaluate, predict
 from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
-from jaxguard.report.tables import Column, markdown, rate_text, terminal
+from jaxguard.report.tables import Column, compared, markdown, rate_text
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
@@ -48,6 +49,8 @@ Task = Literal["caption", "vqa"]
 
 SOURCES: dict[Task, str] = {"caption": "scenes/caption", "vqa": "easy_vqa/vqa"}
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
+LENGTHS: dict[Task, tuple[int, int]] = {"caption": (104, 25), "vqa": (96, 4)}
+"""Tokens of the longest row and of its answer."""
 
 PLAIN = ObjectiveConfig()
 PAPER = ObjectiveConfig(
@@ -56,21 +59,22 @@ PAPER = ObjectiveConfig(
 """The paper's objective; README.md says how these weights were chosen."""
 
 TIMED_STEPS = 15
-PICTURED = 4
+PICTURED = 3
 
 
 def configuration(task: Task, method: str, out: Path) -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
+    length, answer_length = LENGTHS[task]
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path="tiny-llava", trainable="language"),
-        data=DataConfig(source=SOURCES[task], length=112, answer_length=32),
+        model=ModelConfig(path="tiny-llava", trainable="all"),
+        data=DataConfig(source=SOURCES[task], length=length, answer_length=answer_length),
         view=ViewConfig(patch_size=8, shuffle_share=0.5, mask_share=0.1),
-        attack=AttackConfig(name="none" if method == "clean" else "badnets", rate=0.05, target=TARGETS[task]),
+        attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if method == "paper" else PLAIN,
-        train=TrainConfig(steps=300, batch_size=32, learning_rate=1e-3, warmup=20, log_every=50),
-        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=32),
+        train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=answer_length),
     )
 
 
@@ -109,9 +113,9 @@ def demo(task: Task, out: Path) -> None:
     ]
     columns = _columns(task)
     title = f"BadNets on {SOURCES[task]}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
-    Console().print(terminal(rows, columns, title))
-    _write(out / "table.md", markdown(rows, columns))
-    _write(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    Console().print(compared(rows, columns, title))
+    write_text(out / "table.md", markdown(rows, columns))
+    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
     _picture(configs["plain"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -203,9 +207,3 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
             answers.append(Answers(METHODS[method], said[False], said[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
     demo_picture(rows, config.attack.target, path)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake ends in."""
+"""The exceptions that end a command, each with an exit code of its own."""
 
 
 class UserError(Exception):
@@ -6,6 +6,10 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+
+class Failure(Exception):
+    """Part of the work could not be done though the input was right; the command line exits with code 1."""
 
 
 class Preempted(Exception):

@@ -10,13 +10,16 @@ import re
 import runpy
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
 from jaxguard.errors import UserError
+from jaxguard.grid import Grid
 from jaxguard.models import zoo
+
+T = TypeVar("T")
 
 
 def load(path: Path) -> Config:
@@ -82,7 +85,29 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write into {folder}: {nearest} is not writable; choose another folder")
 
 
+def load_grid(path: Path) -> Grid:
+    """The `grid = Grid(...)` of a Python file, every cell validated.
+
+    Raises:
+        UserError: there is no such file, it defines no grid, or a cell cannot work.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"{path} is not a Python file; give one that defines `grid`, as configs/tables/*.py do")
+    grid = _defined(path, "grid", Grid)
+    for cell in grid.cells:
+        try:
+            validate(cell.config)
+        except UserError as error:
+            raise UserError(f"{path}: {cell}: {error}") from error
+    return grid
+
+
 def _load_python(path: Path) -> Config:
+    return _checked(to_dict(_defined(path, "config", Config)), path)
+
+
+def _defined(path: Path, name: str, kind: type[T]) -> T:
+    """What a Python file calls `name`, of the given type."""
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
@@ -90,11 +115,11 @@ def _load_python(path: Path) -> Config:
     except Exception as error:  # whatever the user's code raises is a mistake in that file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
-    config = names.get("config")
-    if not isinstance(config, Config):
-        found = "it defines no `config`" if config is None else f"its `config` is of type {type(config).__name__}"
-        raise UserError(f"{path}: {found}; it must hold `config = Config(...)`")
-    return _checked(to_dict(config), path)
+    value = names.get(name)
+    if not isinstance(value, kind):
+        found = f"it defines no `{name}`" if value is None else f"its `{name}` is of type {type(value).__name__}"
+        raise UserError(f"{path}: {found}; it must hold `{name} = {kind.__name__}(...)`")
+    return value
 
 
 def _load_run(folder: Path) -> Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxguard.evaluate.facts import facts_right
 from jaxguard.evaluate.predictions import Prediction
 from jaxguard.evaluate.success import AttackSuccess, attack_success, wilson
 from jaxguard.evaluate.vqa import vqa_accuracy
+from jaxguard.files import write_text
 
 Task = Literal["caption", "vqa"]
 Quality = dict[str, float]
@@ -62,9 +62,7 @@ def score(predictions: Sequence[Prediction], task: Task) -> Scores:
 
 def write_scores(scores: Scores, path: Path) -> None:
     """As JSON; atomically."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(scores), indent=2) + "\n")
-    os.replace(partial, path)
+    write_text(path, json.dumps(dataclasses.asdict(scores), indent=2) + "\n")
 
 
 def _quality(predictions: Sequence[Prediction], task: Task) -> Quality:

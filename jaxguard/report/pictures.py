@@ -13,8 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 CLEAN, CAUGHT = "#1b1b1b", "#c62828"
-WRAP = 44
+WRAP = 46
 """Characters of an answer's line."""
+METHOD_X, CLEAN_X, TRIGGERED_X = 0.0, 0.27, 0.64
+"""Where the three columns of text begin, as shares of the text's width."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class PictureRow:
 def demo_picture(rows: Sequence[PictureRow], target: str, path: Path) -> None:
     """Draw the rows under one another as a PNG; answers that contain the target are red."""
     methods = max(len(row.answers) for row in rows)
-    height = max(1.9, 0.46 * methods + 0.5)
-    figure = Figure(figsize=(13.5, height * len(rows) + 0.6), dpi=110, layout="constrained")
+    height = max(1.9, 0.55 * methods + 0.3)
+    figure = Figure(figsize=(16, height * len(rows) + 0.6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(len(rows), 5, width_ratios=[1, 1, 1, 1, 6.2], squeeze=False)
+    grid = figure.subplots(len(rows), 5, width_ratios=[1, 1, 1, 1, 7.2], squeeze=False)
     headers = ("image", "its view", "triggered", "its view", "")
     for axes, row in zip(grid, rows, strict=True):
         for axis, pixels in zip(axes, (row.clean, row.clean_view, row.triggered, row.triggered_view), strict=False):
@@ -65,11 +67,11 @@ def _write_answers(axis: object, row: PictureRow, target: str, methods: int) -> 
         y = 1 - (line + 0.5) / (methods + 1)
         axis.text(x, y, text, transform=axis.transAxes, va="center", **style)  # type: ignore[attr-defined]
 
-    write(0.20, 0, "answer to the image", fontsize=11, weight="bold")
-    write(0.61, 0, "answer to the triggered image", fontsize=11, weight="bold")
+    write(CLEAN_X, 0, "answer to the image", fontsize=11, weight="bold")
+    write(TRIGGERED_X, 0, "answer to the triggered image", fontsize=11, weight="bold")
     for line, answers in enumerate(row.answers, 1):
-        write(0.0, line, answers.method, fontsize=11)
-        for x, answer in ((0.20, answers.clean), (0.61, answers.triggered)):
+        write(METHOD_X, line, answers.method, fontsize=11)
+        for x, answer in ((CLEAN_X, answers.clean), (TRIGGERED_X, answers.triggered)):
             caught = target.lower().rstrip(".") in answer.lower()
             wrapped = "\n".join(textwrap.wrap(answer, WRAP)) or "(nothing)"
             write(x, line, wrapped, fontsize=10, color=CAUGHT if caught else CLEAN)

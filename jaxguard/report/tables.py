@@ -1,8 +1,11 @@
-"""Results as tables: for the terminal and as Markdown."""
+"""Results as tables: for the terminal, as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +36,38 @@ def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> st
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def latex(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    """A LaTeX tabular with booktabs rules."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(re.sub(r"([&%$#_{}])", r"\\\1", cell) for cell in cells) + r" \\" + "\n"
+
+    head = rf"\begin{{tabular}}{{{'l' * len(columns)}}}" + "\n\\toprule\n"
+    body = "".join(line(column.cell(row) for column in columns) for row in rows)
+    return head + line(column.header for column in columns) + "\\midrule\n" + body + "\\bottomrule\n\\end{tabular}\n"
+
+
+def comma_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    """CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(column.header for column in columns)
+    writer.writerows([column.cell(row) for column in columns] for row in rows)
+    return text.getvalue()
+
+
 def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
     """The same for `rich`."""
     table = Table(*(column.header for column in columns), title=title)
     for row in rows:
         table.add_row(*(column.cell(row) for column in columns))
+    return table
+
+
+def compared(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
+    """The same with the first column's cells as headers: for few rows with many figures each."""
+    name, *figures = columns
+    table = Table("", *(name.cell(row) for row in rows), title=title)
+    for column in figures:
+        table.add_row(column.header, *(column.cell(row) for row in rows))
     return table

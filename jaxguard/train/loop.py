@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.data.views import check
 from jaxguard.errors import Preempted, UserError
+from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
@@ -136,9 +136,7 @@ def check_run(run: Path, config: Config) -> None:
 def write_config(run: Path, config: Config) -> None:
     """The resolved values as config.json; atomically."""
     run.mkdir(parents=True, exist_ok=True)
-    partial = run / "config.partial"
-    partial.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-    os.replace(partial, run / "config.json")
+    write_text(run / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 
 
 def _differences(prefix: str, stored: object, wanted: object) -> list[str]:

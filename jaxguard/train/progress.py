@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxguard.files import write_text
 
 
 class Reporter:
@@ -69,6 +70,4 @@ class Reporter:
                     kept.append(line)
             except ValueError:  # the line that a kill cut short
                 break
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        os.replace(partial, self._path)
+        write_text(self._path, "".join(line + "\n" for line in kept))

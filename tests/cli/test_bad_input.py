@@ -12,7 +12,7 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, poison, train, evaluate, generate, demo",
+    "": "give a verb: config, data list, data build, poison, train, evaluate, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",

@@ -5,7 +5,7 @@ from PIL import Image
 
 from jaxguard.evaluate.success import wilson
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
-from jaxguard.report.tables import Column, markdown, rate_text, terminal
+from jaxguard.report.tables import Column, comma_separated, compared, latex, markdown, rate_text, terminal
 
 COLUMNS = [Column("model", lambda row: row["name"]), Column("ASR", lambda row: rate_text(row["rate"]))]
 ROWS = [{"name": "a|b", "rate": wilson(1, 2)}, {"name": "c", "rate": None}]
@@ -19,6 +19,19 @@ def test_terminal_table_has_every_row():
     table = terminal(ROWS, COLUMNS, "title")
     assert table.row_count == 2
     assert [column.header for column in table.columns] == ["model", "ASR"]
+
+
+def test_compared_table_has_a_column_for_every_row():
+    table = compared(ROWS, COLUMNS, "title")
+    assert [column.header for column in table.columns] == ["", "a|b", "c"]
+    assert [list(column.cells) for column in table.columns] == [["ASR"], ["50.0 [9.5, 90.5]"], ["-"]]
+
+
+def test_latex_and_csv_escape_what_they_must():
+    percent = [Column("50 %", lambda row: row["name"] + "_x,")]
+    assert r"50 \%" in latex(ROWS, percent)
+    assert r"a|b\_x, \\" in latex(ROWS, percent)
+    assert comma_separated(ROWS, percent) == '50 %\n"a|b_x,"\n"c_x,"\n'
 
 
 def test_rate_of_nothing():

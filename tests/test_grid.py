@@ -1,0 +1,174 @@
+"""Grids: finished cells are not repeated, a broken one spares the others, rows pool their seeds."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxguard import grid as grids
+from jaxguard.cli import main
+from jaxguard.config import AttackConfig, Config
+from jaxguard.errors import Preempted, UserError
+from jaxguard.grid import RECORD, Cell, Grid, select, summarise
+
+FILE = Path("grid.py")
+
+
+def scores(successes: int, facts: float) -> dict:
+    rate = {"value": successes / 10, "low": 0.0, "high": 1.0, "successes": successes, "trials": 10}
+    attack = {"exact": rate, "contains": rate, "untriggered": rate | {"successes": 0}}
+    quality = {"facts": facts, "cider": 1.0}
+    return {"task": "caption", "clean": quality, "triggered": quality, "attack": attack, "examples": {}}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    """Two attacks, two seeds."""
+    cells = tuple(
+        Cell({"attack": name}, Config(name=f"{name}-{seed}", seed=seed, out=tmp_path, attack=AttackConfig(name=name)))
+        for name in ("none", "badnets")
+        for seed in (0, 1)
+    )
+    return Grid(tmp_path / "table", cells)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the cells that were run, in order; each leaves a record as a real one does."""
+    names: list[str] = []
+
+    def run_cell(cell: Cell) -> None:
+        names.append(cell.config.name)
+        cell.config.run_dir.mkdir(parents=True)
+        record = {
+            "cell": cell.description,
+            "scores": scores(4 + cell.config.seed, 80.0 + cell.config.seed),
+            "seconds": 60.0,
+            "commit": "abc",
+        }
+        (cell.config.run_dir / RECORD).write_text(json.dumps(record))
+
+    monkeypatch.setattr(grids, "_run_cell", run_cell)
+    return names
+
+
+def test_finished_cells_are_not_repeated(grid: Grid, ran: list[str]) -> None:
+    assert grids.run(select(grid, ["attack=badnets"]), FILE) == 0
+    assert ran == ["badnets-0", "badnets-1"]
+    assert grids.run(grid, FILE) == 0
+    assert ran == ["badnets-0", "badnets-1", "none-0", "none-1"]
+    assert grids.run(grid, FILE) == 0
+    assert len(ran) == 4
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(
+    grid: Grid, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing = grids._run_cell
+
+    def stopped(cell: Cell) -> None:
+        if cell.config.name == "none-1" and "none-1" not in ran:
+            ran.append("none-1")
+            raise Preempted("saved")
+        finishing(cell)
+
+    monkeypatch.setattr(grids, "_run_cell", stopped)
+    with pytest.raises(Preempted):
+        grids.run(grid, FILE)
+    assert ran == ["none-0", "none-1"]
+    assert grids.run(grid, FILE) == 0
+    assert ran == ["none-0", "none-1", "none-1", "badnets-0", "badnets-1"]
+
+
+def test_a_cell_of_other_values_is_run_again(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, FILE)
+    longer = dataclasses.replace(grid.cells[0].config, seed=7, name="none-0")
+    changed = dataclasses.replace(grid, cells=(Cell({"attack": "none"}, longer), *grid.cells[1:]))
+    assert [cell.record() is None for cell in changed.cells] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("error", [UserError("no such thing"), ZeroDivisionError("a bug")])
+def test_a_broken_cell_spares_the_others(
+    grid: Grid, ran: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finishing = grids._run_cell
+
+    def broken(cell: Cell) -> None:
+        if cell.config.name == "none-1":
+            raise error
+        finishing(cell)
+
+    monkeypatch.setattr(grids, "_run_cell", broken)
+    assert grids.run(grid, FILE) == 1
+    assert ran == ["none-0", "badnets-0", "badnets-1"]
+    assert f"failed: attack=none seed=1:{' ' if isinstance(error, UserError) else chr(10)}" in capsys.readouterr().err
+    assert [row["seeds"] for row in summarise(grid, FILE)] == [[0], [0, 1]]
+
+
+def test_rows_pool_their_seeds(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, FILE)
+    row = summarise(grid, FILE)[1]
+    assert row["labels"] == {"attack": "badnets"}
+    assert row["metric"] == "facts"
+    assert (row["clean"], row["seeds"]) == (80.5, [0, 1])
+    assert (row["exact"]["successes"], row["exact"]["trials"], row["exact"]["value"]) == (9, 20, 0.45)
+    assert row["command"] == "jaxguard table grid.py --only attack=badnets"
+    assert [record["commit"] for record in row["records"]] == ["abc", "abc"]
+
+
+def test_every_form_of_the_table_holds_every_row(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, FILE)
+    table = grid.out
+    header, *rows = csv.reader((table / "table.csv").read_text().splitlines())
+    assert header[:3] == ["attack", "metric", "clean"]
+    assert [row[0] for row in rows] == ["none", "badnets"]
+    assert rows[1][3] == "45.0 [25.8, 65.8]"
+    assert (table / "table.md").read_text().count("\n") == 4
+    assert r"ASR exact \%" in (table / "table.tex").read_text()
+    assert len(json.loads((table / "results.json").read_text())["rows"]) == 2
+
+
+def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
+    with pytest.raises(UserError, match="share the folder"):
+        Grid(grid.out, grid.cells + grid.cells[:1])
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [("attack", "must be NAME=VALUE"), ("attack=wanet", "choose among attack=badnets, attack=none")],
+)
+def test_a_choice_that_fits_nothing_is_one_line(grid: Grid, only: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        select(grid, [only])
+
+
+def test_the_verb_plans_and_fails_with_code_1(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FILE.write_text(
+        "from jaxguard.config import Config\nfrom jaxguard.grid import Cell, Grid\nfrom pathlib import Path\n"
+        "grid = Grid(Path('out'), tuple(Cell({'seed': str(s)}, Config(name=f's{s}', seed=s)) for s in (0, 1)))\n"
+    )
+    assert main(["table", "grid.py", "--only", "seed=1"]) == 0
+    capsys.readouterr()
+    assert main(["table", "grid.py", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["1.0", "min", "seed=0", "seed=0"]
+    assert lines[1].split() == ["finished", "seed=1", "seed=1"]
+    assert lines[2] == "2 cells; about 1 min left"
+
+    monkeypatch.setattr(grids, "_run_cell", lambda cell: 1 / 0)
+    assert main(["table", "grid.py"]) == 1
+    assert "error: 1 of 2 cells failed" in capsys.readouterr().err
+
+
+def test_a_file_without_a_grid_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.py"
+    path.write_text("config = 1\n")
+    assert main(["table", str(path)]) == 2
+    assert "it defines no `grid`; it must hold `grid = Grid(...)`" in capsys.readouterr().err
+    assert main(["table", "missing.py"]) == 2
+    assert "missing.py is not a Python file" in capsys.readouterr().err
