@@ -106,7 +106,7 @@ class CompiledStep:
             donate_argnums=2,
         )
         self._frozen = setup.frozen
-        self._compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
+        self.compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return self._compiled(self._frozen, state, batch)
+        return self.compiled(self._frozen, state, batch)
