@@ -226,7 +226,7 @@ def _local_backward(split: Split | None, residuals: _Residuals, cotangents: Toke
 def _logit_cotangents(
     z_WCV: Array, targets: Array, statistics: Any, given: Any, normaliser: Array, axis: str | None
 ) -> Array:
-    """The closed forms of METHOD's derivatives, weighted by each statistic's cotangent."""
+    """The closed forms of the derivatives by the logits, weighted by each statistic's cotangent."""
     greatest, log_sum = jnp.split(normaliser.T, 2)
     log_WCV = z_WCV - greatest[..., None] - log_sum[..., None]
     p_WCV = jnp.exp(log_WCV)

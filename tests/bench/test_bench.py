@@ -26,7 +26,8 @@ def test_steps(small_config, tmp_path):
     config = dataclasses.replace(
         small_config,
         view=dataclasses.replace(small_config.view, patch_size=16),
-        mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+        model=dataclasses.replace(small_config.model, trainable="projector"),
+        mesh=MeshConfig(data=4, tensor=2),
     )
     rows = {row["case"]: row for row in bench_step(config, 1, tmp_path)}
     assert len(written(tmp_path, "step")["rows"]) == len(rows) == 7
