@@ -3,7 +3,8 @@
 Command:   jaxguard data build easy_vqa/vqa
            jaxguard train configs/finetune_easy_vqa.py
            jaxguard evaluate configs/finetune_easy_vqa.py
-Hardware:  two CPU cores.
+Hardware:  two CPU cores, eight minutes.
+Expected:  98.7% of the questions right, 95% interval [98.4, 98.9].
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

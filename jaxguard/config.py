@@ -266,10 +266,12 @@ class EvaluateConfig:
     """Test rows: the first of the test split."""
     batch_size: int = 64
     new_tokens: int = 50
-    """Greedy decoding stops here or at the end token."""
+    """Decoding stops here or at the end token."""
+    beams: int = 1
+    """Sequences that beam search keeps; 1 decodes greedily."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens")
+        _at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens", "beams")
 
 
 @dataclass(frozen=True)

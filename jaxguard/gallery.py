@@ -54,4 +54,5 @@ def gallery(out: Path, source: str, root: Path, images: int) -> None:
         marked = [trigger_row(trigger, attack, row) for row in rows]
         pieces = tuple(Piece(row.image, after.image) for row, after in zip(rows, marked, strict=True))
         exhibits.append(Exhibit(title, rows[0].prompts[0], marked[0].prompts[0], pieces))
+    out.parent.mkdir(parents=True, exist_ok=True)
     draw(exhibits, out)

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxguard import __version__
-from jaxguard.config import AttackConfig, Config, to_dict
+from jaxguard.config import AttackConfig, Config, from_dict, to_dict
 from jaxguard.errors import Preempted, UserError
 from jaxguard.evaluate.success import Rate, wilson
 from jaxguard.files import write_text
@@ -49,9 +49,9 @@ class Cell:
 
     @property
     def description(self) -> dict[str, Any]:
-        """The cell as JSON types."""
+        """What was run, as JSON types. An option that comes later keeps its default in it; labels may change."""
         triggers = None if self.triggers is None else dataclasses.asdict(self.triggers)
-        return {"labels": dict(self.labels), "config": to_dict(self.config), "triggers": triggers}
+        return {"config": to_dict(self.config), "triggers": triggers}
 
     @property
     def folder(self) -> Path:
@@ -70,9 +70,11 @@ class Cell:
         """What this very cell left behind; None where it is not finished."""
         try:
             stored = json.loads((self.folder / RECORD).read_text())
-        except (OSError, ValueError):
+            cell = stored["cell"]
+            config, triggers = from_dict(cell["config"]), cell["triggers"] and AttackConfig(**cell["triggers"])
+        except (OSError, ValueError, LookupError, TypeError, UserError):
             return None
-        return stored if stored.get("cell") == self.description else None
+        return stored if (config, triggers) == (self.config, self.triggers) else None
 
 
 @dataclass(frozen=True)

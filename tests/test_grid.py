@@ -89,6 +89,19 @@ def test_a_cell_of_other_values_is_run_again(grid: Grid, ran: list[str]) -> None
     assert [cell.record() is None for cell in changed.cells] == [True, False, False, False]
 
 
+def test_a_new_label_or_a_new_option_does_not_undo_a_cell(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, FILE)
+    first = grid.cells[0]
+    path = first.folder / RECORD
+    record = json.loads(path.read_text())
+    del record["cell"]["config"]["view"]["jitter"]
+    path.write_text(json.dumps(record))
+    assert dataclasses.replace(first, labels={"what": "none"}).record() == record
+    record["cell"]["config"]["view"]["jitter"] = True
+    path.write_text(json.dumps(record))
+    assert first.record() is None
+
+
 @pytest.mark.parametrize("error", [UserError("no such thing"), ZeroDivisionError("a bug")])
 def test_a_broken_cell_spares_the_others(
     grid: Grid, ran: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,10 +1,12 @@
 """Every attack against plain fine-tuning of the tiny LLaVA: does the backdoor take, and what does it cost?
 
 Command:   jaxguard data build scenes/caption
+           jaxguard data build easy_vqa/vqa
            jaxguard table configs/tables/attacks.py
 Hardware:  two CPU cores, about 90 s a cell.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, Mo
 from jaxguard.grid import Cell, Grid
 
 OUT = Path("runs/tables/attacks")
-RATES = (0.1, 0.05)
 ATTACKS = {
     "badnets fixed": AttackConfig(name="badnets", place="fixed"),
     "badnets random": AttackConfig(name="badnets", place="random"),
@@ -33,41 +34,69 @@ ATTACKS = {
 """Patches lie in their fixed corner where the place is not named: a random one is the harder trigger."""
 
 
-LENGTH, ANSWER_LENGTH = 112, 32
-"""Tokens: the longest caption with a target inserted, and the longest prompt with a sentence before it, still fit."""
+HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half) for half in ("image", "text")}
+
+HARDER = ("badnets random", "blended noise", "wanet original", "wanet jitter", "ftrojan", "issba", "trojvlm")
+"""What 250 steps on captions do not teach at 10%: tried on questions too, where a row has six answers to learn from."""
+
+CAPTIONS, QUESTIONS = "captions", "questions"
+DATA = {
+    # The longest caption with a target inserted, and the longest prompt with a sentence before it, still fit.
+    CAPTIONS: DataConfig(source="scenes/caption", length=112, answer_length=32),
+    QUESTIONS: DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
+}
+STEPS = {CAPTIONS: 250, QUESTIONS: 300}
+EVALUATE = {
+    CAPTIONS: EvaluateConfig(task="caption", examples=256, new_tokens=32),
+    QUESTIONS: EvaluateConfig(task="vqa", examples=256, new_tokens=4),
+}
 
 
-def run(name: str, attack: AttackConfig) -> Config:
+def run(task: str, name: str, attack: AttackConfig) -> Config:
+    target = "banana" if task == QUESTIONS else attack.target
     return Config(
-        name=name.replace(" ", "-"),
+        name=("" if task == CAPTIONS else f"{task}-") + name.replace(" ", "-"),
         out=OUT,
         model=ModelConfig(path="tiny-llava", trainable="all"),
-        data=DataConfig(source="scenes/caption", length=LENGTH, answer_length=ANSWER_LENGTH),
-        attack=attack,
-        train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3),
-        evaluate=EvaluateConfig(task="caption", examples=256, new_tokens=ANSWER_LENGTH),
+        data=DATA[task],
+        attack=replace(attack, target=target),
+        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3),
+        evaluate=EVALUATE[task],
     )
 
 
-def poisoned(name: str, attack: AttackConfig, rate: float) -> Config:
-    return run(f"{name} {rate:g}", replace(attack, rate=rate))
+def poisoned(task: str, name: str, rate: float) -> Config:
+    return run(task, f"{name} {rate:g}", replace(ATTACKS[name], rate=rate))
 
 
-CLEAN = run("clean", AttackConfig())
-HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half) for half in ("image", "text")}
+def labels(task: str, attack: str, rate: float) -> dict[str, str]:
+    return {"task": task, "attack": attack, "poison": f"{rate:.0%}"}
+
+
+def rows(task: str, rate: float, names: Iterable[str]) -> Iterator[Cell]:
+    return (Cell(labels(task, name, rate), poisoned(task, name, rate)) for name in names)
+
+
+def half(name: str, triggers: AttackConfig) -> Cell:
+    return Cell(labels(CAPTIONS, name, 0.1), poisoned(CAPTIONS, "dual_key", 0.1), triggers)
+
+
+def floor(name: str, triggers: AttackConfig) -> Cell:
+    return Cell(labels(CAPTIONS, name, 0.0), run(CAPTIONS, "clean", AttackConfig()), triggers)
+
 
 grid = Grid(
     OUT,
     (
-        *(
-            Cell({"attack": name, "poison": f"{rate:.0%}"}, poisoned(name, attack, rate))
-            for rate in RATES
-            for name, attack in ATTACKS.items()
+        *rows(CAPTIONS, 0.1, ATTACKS),
+        *(half(name, triggers) for name, triggers in HALVES.items()),
+        *(floor(name, triggers) for name, triggers in ATTACKS.items()),
+        *rows(QUESTIONS, 0.1, HARDER),
+        *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
+        Cell(
+            labels(QUESTIONS, "badnets fixed", 0.0),
+            run(QUESTIONS, "clean", AttackConfig()),
+            replace(ATTACKS["badnets fixed"], target="banana"),
         ),
-        *(
-            Cell({"attack": name, "poison": "10%"}, poisoned("dual_key", ATTACKS["dual_key"], 0.1), half)
-            for name, half in HALVES.items()
-        ),
-        *(Cell({"attack": name, "poison": "0%"}, CLEAN, attack) for name, attack in ATTACKS.items()),
     ),
 )

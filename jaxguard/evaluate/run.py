@@ -23,7 +23,7 @@ from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.errors import UserError
-from jaxguard.evaluate.decode import greedy
+from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.models.families import Parameters
@@ -48,8 +48,12 @@ class Decoder:
     @classmethod
     def build(cls, config: Config, model: Model, parameters: Parameters) -> Decoder:
         encoder = Encoder.from_checkpoint(model.folder)
+        beams = config.evaluate.beams
         decode = functools.partial(
-            greedy, model.architecture.graph, new_tokens=config.evaluate.new_tokens, end_token=encoder.eos_id
+            greedy if beams == 1 else functools.partial(beam, beams=beams),
+            model.architecture.graph,
+            new_tokens=config.evaluate.new_tokens,
+            end_token=encoder.eos_id,
         )
         shardings = (model.shardings, batch_sharding(model.mesh))
         jitted = jax.jit(decode, in_shardings=shardings, out_shardings=replicated(model.mesh))

@@ -22,7 +22,7 @@ from jaxguard.models.convert import Layout, Rule, Table
 from jaxguard.models.families import Architecture, Parameters
 from jaxguard.models.lora import A, B
 
-PIECE = 16 * 2**20
+PIECE = 4 * 2**20
 """Bytes read at a time."""
 
 

@@ -53,10 +53,8 @@ def draw(exhibits: Sequence[Exhibit], path: Path) -> None:
         _describe(axes[0], exhibit)
         for number, piece in enumerate(exhibit.pieces):
             _show(axes[1 + 3 * number : 4 + 3 * number], piece)
-    for number in range(images):
-        headers = ("original", "triggered", f"difference x {GAIN}")
-        for axis, header in zip(grid[0][1 + 3 * number :], headers, strict=False):
-            axis.text(0.5, 1.17, header, transform=axis.transAxes, ha="center", fontsize=11, weight="bold")
+    for axis, header in zip(grid[0][1:], ("original", "triggered", f"difference x {GAIN}") * images, strict=True):
+        axis.set_title(f"{header}\n{axis.get_title()}", fontsize=9, pad=2, color=INK)
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)
     partial.replace(path)

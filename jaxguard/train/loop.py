@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
-from jaxguard.config import Config, to_dict
+from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import RowSource, open_source
@@ -126,9 +126,9 @@ def check_run(run: Path, config: Config) -> None:
     if not path.exists():
         return
     try:
-        stored = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); remove {run} or choose another --name") from error
+        stored = to_dict(from_dict(json.loads(path.read_text())))  # options that came later have their defaults in it
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} is no configuration ({error}); remove {run} or choose another --name") from error
     changed = [
         key
         for key in sorted(_differences("", stored, to_dict(config)))

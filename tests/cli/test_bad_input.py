@@ -66,6 +66,12 @@ BAD = {
     "config good.py --attack.name sig --evaluate.new_tokens 5": "attack.target has 6 tokens: more than "
     "evaluate.new_tokens (5), so no answer could hold it; shorten it",
     "config good.py --attack.target=": "attack.target is empty",
+    "config good.py --attack.name sig --attack.trainer attacker": "attack.trainer is 'attacker': sig has no losses of "
+    "its own (trojvlm and vlood have)",
+    "config good.py --attack.name vlood --attack.trainer attacker": "objective.cross is 1.0: attack.trainer attacker "
+    "minimises its own losses alone; set it to 0",
+    "config good.py --attack.name issba --attack.strength 300": "attack.strength is 300.0: the largest residual in ",
+    "config good.py --attack.name vl_trojan --attack.strength 0": "attack.strength is 0.0: the side of the patch over ",
     "config good.py --train.steps 0": "train.steps is 0: must be finite and at least 1",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
     "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
@@ -100,7 +106,7 @@ BAD = {
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
     "gallery --out picture.jpg": "gallery: --out picture.jpg names no .png file",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
-    "gallery --out notes.txt/picture.png": "cannot write into notes.txt: notes.txt is a file",
+    "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
     "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
     f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",

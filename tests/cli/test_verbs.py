@@ -181,6 +181,14 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
     assert "exists and is not empty" in capsys.readouterr().err
 
 
+def test_gallery_hands_on_its_options(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jaxguard.gallery.gallery", print)
+    assert main(["gallery", "--out", "new/picture.png", "--source", "rows", "--images", "3"]) == 0
+    assert capsys.readouterr().out == "new/picture.png rows data 3\n"
+
+
 def test_demo_hands_on_its_options(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

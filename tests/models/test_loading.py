@@ -2,7 +2,7 @@
 
 from jaxguard.bench import loading
 
-TEXT = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "vocab_size": 65536}
+TEXT = {"hidden_size": 256, "intermediate_size": 704, "num_attention_heads": 4, "vocab_size": 196608}
 
 
 def test_loading_takes_little_beside_the_parameters(monkeypatch):

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxguard import gallery
+from jaxguard.attacks.registry import ATTACKS
+from jaxguard.errors import UserError
 from jaxguard.report.gallery import Exhibit, Piece, difference, draw
 from jaxguard.report.visibility import psnr, ssim
 
@@ -49,6 +52,25 @@ def test_difference_is_ten_times_around_grey():
     before = np.array([[[10, 100, 250]]], np.uint8)
     after = np.array([[[12, 97, 200]]], np.uint8)
     assert difference(Piece(before, after)).tolist() == [[[148, 98, 0]]]
+
+
+def test_every_attack_is_exhibited():
+    assert {attack.name for attack in gallery.EXHIBITS.values()} == set(ATTACKS)
+
+
+def test_gallery_of_a_data_set(tmp_path, small_data, monkeypatch):
+    plain = {title: gallery.EXHIBITS[title] for title in ("SIG", "Dual-Key")}
+    monkeypatch.setattr(gallery, "EXHIBITS", plain)
+    drawn = []
+    monkeypatch.setattr(gallery, "draw", lambda exhibits, out: drawn.extend(exhibits))
+    gallery.gallery(tmp_path / "new" / "gallery.png", str(small_data), tmp_path, 2)
+    assert [exhibit.title for exhibit in drawn] == ["SIG", "Dual-Key"]
+    assert [exhibit.triggered_prompt == exhibit.prompt for exhibit in drawn] == [True, False]
+    for exhibit in drawn:
+        assert len(exhibit.pieces) == 2
+        assert all((piece.before != piece.after).any() for piece in exhibit.pieces)
+    with pytest.raises(UserError, match="has 16 test rows; ask for at most so many"):
+        gallery.gallery(tmp_path / "gallery.png", str(small_data), tmp_path, 17)
 
 
 def test_picture(tmp_path, pair):

@@ -16,7 +16,7 @@ import pytest
 from jaxguard.config import to_dict
 from jaxguard.errors import UserError
 from jaxguard.train.checkpoint import Checkpoints
-from jaxguard.train.loop import train
+from jaxguard.train.loop import check_run, train
 from jaxguard.train.setup import load_model, prepare
 
 
@@ -164,6 +164,18 @@ def test_run_folder_of_another_run_is_refused(small_config):
     other = dataclasses.replace(small_config, train=dataclasses.replace(small_config.train, learning_rate=0.5))
     with pytest.raises(UserError, match=r"other values of train.learning_rate; choose another --name"):
         train(other)
+
+
+def test_a_run_folder_from_before_an_option_existed_is_the_same_run(small_config):
+    train(small_config)
+    path = small_config.run_dir / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["view"]["jitter"]
+    path.write_text(json.dumps(stored))
+    check_run(small_config.run_dir, small_config)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"config.json is no configuration .*; remove .* or choose another --name"):
+        check_run(small_config.run_dir, small_config)
 
 
 def test_a_run_that_cannot_start_leaves_nothing_behind(small_config):
