@@ -15,7 +15,8 @@ class Batch:
     who sees whom: 0 is padding, 1 is the prefix that every later token sees, and 2, 3, ... are independent
     question-answer pairs packed behind one prefix, which do not see each other. An ordinary row is all 1.
     ``positions`` are the rotary positions (packed pairs restart behind the prefix). ``answer_mask`` marks the tokens
-    that are learnt; the token at t is predicted from t - 1.
+    that are learnt; the token at t is predicted from t - 1. ``kept`` are the patches that each image of the second view
+    keeps, in rising order, where it drops some (None: all are kept); every row then holds the tokens of all its images.
     """
 
     images: UInt8[Array | np.ndarray, "B V I H W 3"]
@@ -24,3 +25,4 @@ class Batch:
     segments: Int32[Array | np.ndarray, "B T"]
     answer_mask: Bool[Array | np.ndarray, "B T"]
     ids: Int32[Array | np.ndarray, " B"]
+    kept: Int32[Array | np.ndarray, "B I K"] | None = None

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tyro.conf import Positional
 
 from jaxguard import __version__
 from jaxguard.arguments import HELP, Arguments
-from jaxguard.config import suggestion, to_dict
+from jaxguard.config import Config, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load_grid, load_model
 from jaxguard.grid import plan, run, select
@@ -191,6 +191,76 @@ def table(arguments: Arguments) -> None:
 
 
 @dataclass(frozen=True)
+class BenchOptions:
+    out: Path = Path("runs/bench")
+    """Where the table and the JSON go."""
+    rounds: int = 20
+    """Timed calls of each, taking turns."""
+
+
+def bench_step(arguments: Arguments) -> None:
+    """Time train steps side by side: one view, two, dropped patches, some rows (FILE [overrides] first)."""
+    options, settings = _bench(arguments)
+    from jaxguard.bench.step import bench_step
+
+    bench_step(settings, options.rounds, options.out)
+
+
+def bench_data(arguments: Arguments) -> None:
+    """Time the loader, and how long steps wait for it (FILE [overrides] first)."""
+    options, settings = _bench(arguments)
+    from jaxguard.bench.data import bench_data
+
+    bench_data(settings, options.rounds, options.out)
+
+
+def bench_torch(arguments: Arguments) -> None:
+    """Time a train step against the same one in torch (FILE [overrides] first)."""
+    options, settings = _bench(arguments)
+    from jaxguard.bench.torch_step import bench_torch
+
+    bench_torch(settings, options.rounds, options.out)
+
+
+@dataclass(frozen=True)
+class BenchObjectiveOptions(BenchOptions):
+    vocabularies: tuple[int, ...] = (32064, 151936)
+    pairs: int = 512
+    """Tokens, each in two views."""
+    width: int = 256
+    """Of the hidden states."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+def bench_objective(arguments: Arguments) -> None:
+    """Time the answers' statistics alone, plain and fused."""
+    options = _checked_bench(arguments.parse(BenchObjectiveOptions))
+    sizes = (*options.vocabularies, options.pairs, options.width)
+    if min(sizes) < 1:
+        raise UserError(f"bench objective: sizes must be at least 1, got {min(sizes)}")
+    from jaxguard.bench.objective import Sizes, bench_objective
+
+    bench_objective(
+        Sizes(options.vocabularies, options.pairs, options.width, options.dtype), options.rounds, options.out
+    )
+
+
+def _bench(arguments: Arguments) -> tuple[BenchOptions, Config]:
+    options, rest = arguments.split(BenchOptions)
+    return _checked_bench(options), rest.configuration()
+
+
+Bench = TypeVar("Bench", bound=BenchOptions)
+
+
+def _checked_bench(options: Bench) -> Bench:
+    if options.rounds < 1:
+        raise UserError(f"--rounds is {options.rounds}: must be at least 1")
+    check_writable(options.out)
+    return options
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     out: Path = Path("runs/demo")
@@ -218,6 +288,10 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "export": export,
     "table": table,
     "demo": demo,
+    "bench step": bench_step,
+    "bench objective": bench_objective,
+    "bench data": bench_data,
+    "bench torch": bench_torch,
 }
 
 
@@ -266,7 +340,7 @@ def _run(words: Sequence[str]) -> None:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<11} {verb.__doc__}" for name, verb in VERBS.items())
+    rows = "\n".join(f"  {name:<15} {verb.__doc__}" for name, verb in VERBS.items())
     return f"usage: jaxguard VERB ... (jaxguard VERB --help tells more)\n\n{rows}"
 
 

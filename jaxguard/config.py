@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -119,9 +120,12 @@ class ViewConfig:
     """Permute only inside windows of `window` x `window` patches; 0 permutes over the whole image."""
     mask_share: float = 0.1
     """Share of the patches that are masked."""
-    mask_fill: Literal["mean", "zero", "noise"] = "mean"
+    mask_fill: Literal["mean", "zero", "noise", "drop"] = "mean"
+    """`drop` takes masked patches out: vision tower and language model then run on fewer tokens."""
     jitter: bool = False
     """Offset the patch grid at random, by less than one patch."""
+    rows: float = 1.0
+    """Share of a batch's rows that get a second view; which ones changes with every epoch's order."""
 
     def __post_init__(self) -> None:
         _require(self.patch_size >= 1, f"view.patch_size is {self.patch_size}: must be at least 1 pixel")
@@ -129,6 +133,11 @@ class ViewConfig:
         _share("view.shuffle_share", self.shuffle_share)
         _share("view.mask_share", self.mask_share)
         _require(self.mask_share < 1.0, "view.mask_share is 1.0: a view that hides every patch carries nothing")
+        _require(
+            self.mask_fill != "drop" or not self.jitter,
+            "view.jitter is on: patches that are dropped must lie on the model's own grid",
+        )
+        _require(0 < self.rows <= 1, f"view.rows is {self.rows}: must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -289,6 +298,11 @@ class Config:
             f"name is {self.name!r}: must name a folder inside `out`",
         )
         _seed("seed", self.seed)
+
+    @property
+    def view_share(self) -> Fraction:
+        """`view.rows` as a fraction of the rows of a batch."""
+        return Fraction(self.view.rows).limit_denominator(self.train.batch_size)
 
     @property
     def run_dir(self) -> Path:

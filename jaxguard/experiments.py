@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, suggestion, to_dict
 from jaxguard.data import views
-from jaxguard.data.dialogue import tokens_per_image
+from jaxguard.data.dialogue import patch_of_token, tokens_per_image
 from jaxguard.errors import UserError
 from jaxguard.grid import Grid
 from jaxguard.models import zoo
@@ -159,6 +159,12 @@ def _validate_batch(config: Config) -> None:
         raise UserError(
             f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
         )
+    rows = config.view.rows * config.train.batch_size
+    if config.train.batch_size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
+        raise UserError(
+            f"view.rows is {config.view.rows}: of train.batch_size ({config.train.batch_size}) that is {rows:g} rows, "
+            "which must be a whole number"
+        )
 
 
 def _validate_target(config: Config) -> None:
@@ -202,7 +208,7 @@ def _validate_image(config: Config) -> None:
             f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
         )
     if config.objective.views == 2 or config.view != ViewConfig():
-        views.check(config.view, image_size)
+        views.check(config.view, image_size, patch_of_token(values))
 
 
 def _is_checkpoint(folder: Path) -> bool:

@@ -51,6 +51,13 @@ def tokens_per_image(config: dict[str, Any]) -> int | None:
     return (side // patch) ** 2 + (config.get("vision_feature_select_strategy", "default") == "full")
 
 
+def patch_of_token(config: dict[str, Any]) -> int | None:
+    """The side in pixels of the patch that each image token of a row stands for; None where tokens stand for more."""
+    if config.get("model_type") in ("blip-2", "idefics"):
+        return None
+    return (config.get("vision_config") or {}).get("patch_size", 32)
+
+
 def read_dialogue(config: dict[str, Any], tokenizer: Any) -> Dialogue:
     """The dialogue of a checkpoint, from its config.json and its tokenizer.
 

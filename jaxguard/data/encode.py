@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from PIL import Image
 
-from jaxguard.data.dialogue import read_dialogue
+from jaxguard.data.dialogue import patch_of_token, read_dialogue
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
 
@@ -43,6 +43,8 @@ class Encoder:
         self.folder = folder
         config = _read_json(folder / "config.json")
         self.image_size: int = (config.get("vision_config") or {}).get("image_size", 224)
+        self.patch_size = patch_of_token(config)
+        """Side of the patch that an image token stands for; None where there is none."""
         preprocessor = folder / "preprocessor_config.json"
         self._crop = _crops(config, _read_json(preprocessor) if preprocessor.is_file() else {})
         try:

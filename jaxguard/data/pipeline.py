@@ -14,7 +14,7 @@ from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
-from jaxguard.data.views import perturb, row_rng
+from jaxguard.data.views import kept_patches, perturb, row_rng
 from jaxguard.errors import UserError
 
 
@@ -39,7 +39,11 @@ class _Example:
             rng=row_rng("text", config.seed, epoch, row.id),
         )
         image = self.encoder.image(row.image)
-        images = [image]
+        images, kept = [image], None
+        if self.views == 2 and config.view.mask_fill == "drop":
+            assert self.encoder.patch_size is not None  # `views.check`
+            rng = row_rng("drop", config.seed, epoch, row.id)
+            kept = kept_patches(config.view, self.encoder.image_size, self.encoder.patch_size, rng)[None]
         if self.views == 2:
             images.append(perturb(image, config.view, row_rng("view", config.seed, epoch, row.id)))
         return Batch(
@@ -49,6 +53,7 @@ class _Example:
             segments=encoded.segments,
             answer_mask=encoded.answer_mask,
             ids=np.array(row.id, np.int32),
+            kept=kept,
         )
 
 

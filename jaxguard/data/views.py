@@ -24,7 +24,7 @@ def perturb(
 
     The counts are exact: round(share x patches); in windows, per window. No chosen patch keeps its place. Masked places
     are drawn independently of the shuffled ones. With `jitter` the grid is offset by less than a patch and incomplete
-    patches at the border stay as they are.
+    patches at the border stay as they are. Places to be dropped are left as they are; see `kept_patches`.
     """
     side, patch = image.shape[0], view.patch_size
     offset_y, offset_x = rng.integers(0, patch, 2) if view.jitter else (0, 0)
@@ -33,18 +33,42 @@ def perturb(
     patches = image[region].reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(-1, patch, patch, 3)
     patches = patches[_order(rows, columns, view, rng)]
     masked = rng.permutation(rows * columns)[: round(view.mask_share * rows * columns)]
-    if len(masked):
+    if len(masked) and view.mask_fill != "drop":
         patches[masked] = _fill(image, view.mask_fill, (len(masked), patch, patch, 3), rng)
     result = image.copy()
     result[region] = patches.reshape(rows, columns, patch, patch, 3).swapaxes(1, 2).reshape(image[region].shape)
     return result
 
 
-def check(view: ViewConfig, image_size: int) -> None:
-    """Raises UserError where a view cannot be made on images of that side, or would change nothing or hide all."""
+def kept_patches(view: ViewConfig, image_size: int, patch_size: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
+    """The patches of the model's own grid that stay where the view's masked patches are dropped, in rising order."""
+    grid, times = image_size // view.patch_size, view.patch_size // patch_size
+    stays = np.ones(grid * grid, bool)
+    stays[rng.permutation(grid * grid)[: round(view.mask_share * grid * grid)]] = False
+    return np.flatnonzero(stays.reshape(grid, grid).repeat(times, 0).repeat(times, 1)).astype(np.int32)
+
+
+def check(view: ViewConfig, image_size: int, patch_size: int | None) -> None:
+    """Check that a view can be made, and neither changes nothing nor hides all.
+
+    Args:
+        view: how.
+        image_size: side of the images.
+        patch_size: side of the patch that an image token of the model stands for; None where there is none.
+
+    Raises:
+        UserError: it cannot.
+    """
     patch, grid = view.patch_size, image_size // view.patch_size
     if image_size % patch:
         raise UserError(f"view.patch_size {patch} does not divide the model's image size {image_size}")
+    if view.mask_fill == "drop" and patch_size is None:
+        raise UserError(
+            "view.mask_fill is drop: needs a model whose image tokens stand for single patches, as LLaVA's do; "
+            "use mean, zero or noise"
+        )
+    if view.mask_fill == "drop" and patch_size is not None and patch % patch_size:
+        raise UserError(f"view.patch_size {patch} must be a multiple of the model's {patch_size}: patches drop whole")
     if view.window > grid:
         raise UserError(f"view.window {view.window} exceeds the {grid} x {grid} grid of patches; lower it or use 0")
     per_window = (view.window or grid) ** 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +20,17 @@ def attention(
     query: Float[Array, "B T H D"],
     key: Float[Array, "B S K D"],
     value: Float[Array, "B S K D"],
-    mask: Bool[Array, "B T S"] | None,
+    mask: Bool[Array, "B T S"] | tuple[Bool[Array, "_B _T _T"], ...] | None,
 ) -> Float[Array, "B T H D"]:
     """Scaled dot-product attention with a float32 softmax; H is a multiple of K (grouped queries).
 
-    A query row that may see nothing (padding) attends evenly: finite, and never read.
+    A query row that may see nothing (padding) attends evenly: finite, and never read. Several masks are those of rows
+    of different lengths packed one behind the other, which do not see each other (`pack`).
     """
+    if isinstance(mask, tuple):
+        shapes = [block.shape[:2] for block in mask]
+        parts = zip(*(unpack(x, shapes) for x in (query, key, value)), mask, strict=True)
+        return pack([attention(*part) for part in parts], query.shape[0])
     batch, length, heads, depth = query.shape
     groups = key.shape[2]
     query = query.reshape(batch, length, groups, heads // groups, depth)
@@ -44,6 +51,22 @@ def remembered(
         jax.lax.dynamic_update_slice_in_dim(cache[0], key, column, axis=1),
         jax.lax.dynamic_update_slice_in_dim(cache[1], value, column, axis=1),
     )
+
+
+def pack(parts: Sequence[Array], rows: int) -> Array:
+    """Arrays [B1, T1, ...], [B2, T2, ...] of whole rows as one [rows, B1 T1 / rows + B2 T2 / rows, ...].
+
+    `rows` divides every B; neighbouring rows stay together, so that nothing moves where the first axis is sharded.
+    """
+    return jnp.concatenate([part.reshape(rows, -1, *part.shape[2:]) for part in parts], axis=1)
+
+
+def unpack(packed: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """The parts that `pack` joined, given their first two dimensions."""
+    rows = packed.shape[0]
+    ends = np.cumsum([batch * length // rows for batch, length in shapes])
+    parts = jnp.split(packed, ends[:-1], axis=1)
+    return [part.reshape(*shape, *packed.shape[2:]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def visible(

@@ -21,7 +21,8 @@ class Fusion(nnx.Module):
     """A vision tower (`vision`) and a decoder (`language`), and how the one reaches the other.
 
     A family says how rows are read (`read`) and, where the decoder looks at images on its own, how it goes on
-    (`decode`). `language.embed` and `language.logits` stand at its two ends.
+    (`decode`). `language.embed` and `language.logits` stand at its two ends. Where each image token stands for one
+    patch, a family can also read images that keep only some of their patches (`Llava.kept_columns`).
     """
 
     config: Any

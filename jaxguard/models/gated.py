@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import flax.struct
 import jax
@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.models.attention import Cache, Entry, attention
+from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, grouped, scan, stack
 from jaxguard.models.llama import Llama, LlamaConfig, LlamaLayer
 
@@ -130,10 +131,13 @@ class GatedLlama(Llama):
         x, entries = scan(layers, x, cache, call=group, count=groups, remat=self.remat)
         return self.norm(x), jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:]), entries)
 
-    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Next-token logits in float32, those of the additional tokens last."""
-        logits = super().logits(hidden)
+    @property
+    def unembedding(self) -> Head:
+        """The output head's weights, those of the additional tokens last."""
+        head = super().unembedding
         if self.additional_embedding is None:
-            return logits
-        head = self.additional_embedding.attend if self.additional_head is None else self.additional_head
-        return jnp.concatenate([logits, head(hidden).astype(jnp.float32)], axis=-1)
+            return head
+        weights = (head.weight, Head.of(self.additional_embedding, self.additional_head).weight)
+        wider = jnp.promote_types(*(weight.dtype for weight in weights))  # what is frozen may be narrower
+        whole = jnp.concatenate([weight.astype(wider) for weight in weights], axis=head.vocabulary_axis)
+        return replace(head, weight=whole)

@@ -87,17 +87,13 @@ class RMSNorm(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """A table of token vectors, which can also serve as a tied output head."""
+    """A table of token vectors, which can also serve as a tied output head (`head.Head`)."""
 
     def __init__(self, tokens: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(jax.random.normal(rngs.params(), (tokens, width)) * 0.02)
 
     def __call__(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch D"]:
         return self.table[...].astype(dtype)[tokens]
-
-    def attend(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Logits against every token."""
-        return hidden @ self.table[...].astype(hidden.dtype).T
 
 
 def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.models.attention import Cache, Entry, attention, remembered
+from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, scan, stack
 from jaxguard.models.rope import Rope, rotate
 
@@ -118,5 +119,9 @@ class Llama(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Next-token logits in float32."""
-        logits = self.embedding.attend(hidden) if self.head is None else self.head(hidden)
-        return logits.astype(jnp.float32)
+        return self.unembedding.logits(hidden)
+
+    @property
+    def unembedding(self) -> Head:
+        """The output head's weights."""
+        return Head.of(self.embedding, self.head)

@@ -56,12 +56,35 @@ class Llava(Fusion):
         self.projector = Projector(config, rngs=rngs)
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
-        hidden = self.vision(self.pixels(images), self.config.feature_layers)
+    def tower(self, images: UInt8[Array, "N S S 3"], kept: Int[Array, "N K"] | None = None) -> Float[Array, "N P C"]:
+        """Of images that keep only some of their patches, the vectors of these."""
+        hidden = self.vision(self.pixels(images), self.config.feature_layers, kept)
         return hidden[:, 1:] if self.config.vision_feature_select_strategy == "default" else hidden
 
     def read(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
+        self,
+        tokens: Int[Array, "B T"],
+        segments: Int[Array, "B T"],
+        images: UInt8[Array, "B I S S 3"],
+        kept: Int[Array, "B I K"] | None = None,
     ) -> tuple[Float[Array, "B T D"], None]:
-        features = self.projector(self.tower(images.reshape(-1, *images.shape[2:])))
+        """Of images that keep only some of their patches, `tokens` has only those patches' (`kept_columns`)."""
+        kept = None if kept is None else kept.reshape(-1, kept.shape[-1])
+        features = self.projector(self.tower(images.reshape(-1, *images.shape[2:]), kept))
         return self.lay(features, tokens, self.config.image_token_index), None
+
+    def kept_columns(self, tokens: Int[Array, "B T"], kept: Int[Array, "B I K"]) -> Int[Array, "B U"]:
+        """The columns of whole rows that stay where images keep only some of their patches.
+
+        Every row must hold all tokens of its I images; U = T less the dropped patches of all of them.
+        """
+        patches = self.config.vision.patches
+        stays = (kept[..., None] == jnp.arange(patches)[None, None, None]).any(axis=-2)
+        if self.config.vision_feature_select_strategy != "default":
+            stays = jnp.pad(stays, ((0, 0), (0, 0), (1, 0)), constant_values=True)
+        stays = stays.reshape(tokens.shape[0], -1)
+        is_image = tokens == self.config.image_token_index
+        order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, stays.shape[1] - 1)
+        dropped = is_image & ~jnp.take_along_axis(stays, order, axis=1)
+        left = tokens.shape[1] - kept.shape[1] * (patches - kept.shape[2])
+        return jnp.argsort(dropped, axis=1, stable=True)[:, :left]

@@ -25,13 +25,13 @@ def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
     """Put an adapter beside every linear layer whose path ("language.layers.query") the targets match.
 
     Raises:
-        LoraError: they match none, or the patch embedding, which is a convolution in checkpoints.
+        LoraError: they match none, or the patch embedding or an output head, which are read as bare matrices.
     """
     found = False
     for path, module in nnx.iter_modules(model):
         name = ".".join(map(str, path))
         if isinstance(module, Linear) and re.search(config.targets, name):
-            if name.endswith(".patch"):
+            if name.endswith((".patch", "head")):
                 raise LoraError(f"model.lora.targets {config.targets!r} matches {name}, which cannot carry an adapter")
             found = True
             module.lora = Lora(

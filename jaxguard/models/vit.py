@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxguard.models.attention import attention
 from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, scan, stack
@@ -77,10 +77,16 @@ class Vit(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: VitLayer(config, rngs), rngs)
         self.post_norm = LayerNorm(width, epsilon=config.layer_norm_eps)
 
-    def __call__(self, pixels: Float[Array, "N S S 3"], layers: Sequence[int] = (-1,)) -> Float[Array, "N P+1 C"]:
+    def __call__(
+        self,
+        pixels: Float[Array, "N S S 3"],
+        layers: Sequence[int] = (-1,),
+        kept: Int[Array, "N K"] | None = None,
+    ) -> Float[Array, "N K+1 C"]:
         """Hidden states after so many blocks, counted as Hugging Face counts `hidden_states` (-1 is the last).
 
-        Those of several counts are concatenated along the width.
+        Those of several counts are concatenated along the width. Where `kept` says which patches a view keeps, the
+        blocks run on these alone, each at its own position.
         """
         count, side, size = pixels.shape[0], pixels.shape[1], self.config.patch_size
         grid = side // size
@@ -88,6 +94,8 @@ class Vit(nnx.Module):
         x = self.patch(x.reshape(count, grid * grid, -1))
         token = jnp.broadcast_to(self.class_token[...].astype(x.dtype), (count, 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=1) + self.position[...].astype(x.dtype)[None]
+        if kept is not None:
+            x = jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], kept[..., None], axis=1)], axis=1)
         if self.norm is not None:
             x = self.norm(x)
         depths = [depth if depth >= 0 else self.config.num_hidden_layers + 1 + depth for depth in layers]

@@ -58,16 +58,21 @@ class Terms:
     band: Float[Array, ""]
     entropy: Float[Array, ""]
     answer_count: Float[Array, ""]
+    view_count: Float[Array, ""]
+    """Answer tokens that a second view answers too, and below, those of them that the cross-view term acts on."""
+    cross_count: Float[Array, ""]
     regularised_count: Float[Array, ""]
 
 
 def terms(statistics: TokenStatistics, where: Masks, objective: ObjectiveConfig) -> Terms:
     """The objective's terms; those that need a second view are 0 where there is none. Finite for empty masks."""
-    ce_q = cross = divergence = jnp.zeros((), jnp.float32)
+    answers, regularised = (mask.sum(dtype=jnp.float32) for mask in (where.answer, where.regularised))
+    ce_q = cross = divergence = view_count = cross_count = jnp.zeros((), jnp.float32)
     if isinstance(statistics, PairStatistics):
         ce_q = _sum(statistics.nll_q, where.answer)
         cross = _sum(_cross(statistics.divergence, objective), where.regularised)
         divergence = _sum(statistics.divergence, where.regularised)
+        view_count, cross_count = answers, regularised
     return Terms(
         ce_p=_sum(statistics.nll_p, where.answer),
         ce_q=ce_q,
@@ -75,8 +80,10 @@ def terms(statistics: TokenStatistics, where: Masks, objective: ObjectiveConfig)
         divergence=divergence,
         band=_sum(_band(statistics.entropy_p, objective), where.regularised),
         entropy=_sum(statistics.entropy_p, where.regularised),
-        answer_count=where.answer.sum(dtype=jnp.float32),
-        regularised_count=where.regularised.sum(dtype=jnp.float32),
+        answer_count=answers,
+        view_count=view_count,
+        cross_count=cross_count,
+        regularised_count=regularised,
     )
 
 
@@ -84,12 +91,13 @@ def loss(
     terms: Terms, cross_weight: Float[Array, ""], objective: ObjectiveConfig
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The scalar loss (means over counted tokens, weighted) and the same terms as metrics."""
-    answers, regularised = jnp.maximum(terms.answer_count, 1.0), jnp.maximum(terms.regularised_count, 1.0)
+    counts = (terms.answer_count, terms.view_count, terms.cross_count, terms.regularised_count)
+    answers, viewed, crossed, regularised = (jnp.maximum(count, 1.0) for count in counts)
     metrics = {
         "ce": terms.ce_p / answers,
-        "ce_view": terms.ce_q / answers,
-        "cross": terms.cross / regularised,
-        "divergence": terms.divergence / regularised,
+        "ce_view": terms.ce_q / viewed,
+        "cross": terms.cross / crossed,
+        "divergence": terms.divergence / crossed,
         "band": terms.band / regularised,
         "entropy": terms.entropy / regularised,
     }

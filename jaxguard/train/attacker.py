@@ -17,9 +17,10 @@ from jaxguard.config import Config
 from jaxguard.models.families import Parameters, merge
 from jaxguard.objective.attacker import AnswerStates, trojvlm, vlood
 from jaxguard.train import sharding
+from jaxguard.train.forward import answer_positions
 from jaxguard.train.setup import Setup
 from jaxguard.train.state import TrainState
-from jaxguard.train.step import Metrics, answer_positions
+from jaxguard.train.step import Metrics
 
 
 class AttackerStep:
@@ -86,10 +87,9 @@ def answer_states(model: Any, batch: Batch, chosen: Int[Array, "B K"]) -> Answer
     hidden = model(batch.tokens, batch.positions, batch.segments, batch.images[:, 0])
     hidden = jnp.take_along_axis(hidden, chosen[..., None], axis=1)
     targets = jnp.take_along_axis(batch.tokens[:, 1:], chosen, axis=1)
-    # Logits are linear in the hidden state, so pulling a target back through them gives its unembedding row, whichever
-    # way a family keeps it.
-    logits, pull = jax.vjp(model.language.logits, hidden)
-    (gold,) = pull(jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype))
-    log_p = jax.nn.log_softmax(logits)
+    head = model.language.unembedding
+    log_p = jax.nn.log_softmax(head.logits(hidden))
     nll = -jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-    return AnswerStates(log_p, hidden, gold, nll, jnp.take_along_axis(batch.answer_mask[:, 1:], chosen, axis=1))
+    return AnswerStates(
+        log_p, hidden, head.rows(targets), nll, jnp.take_along_axis(batch.answer_mask[:, 1:], chosen, axis=1)
+    )

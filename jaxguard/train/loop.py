@@ -48,11 +48,14 @@ def train(config: Config, model: Model | None = None) -> Path:
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     source = training_source(config)
     if config.objective.views == 2:
-        check(config.view, encoder.image_size)
+        check(config.view, encoder.image_size, encoder.patch_size)
     check_run(run, config)
 
     model = model or load_model(config)
     check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
+    if config.objective.views == 2:
+        rows = int(config.train.batch_size * config.view_share)
+        check_batch_size("train.batch_size x view.rows", rows, model.mesh)
     setup, trainable = prepare(config, model)
     batches = train_batches(
         config,

@@ -16,6 +16,7 @@ from jaxguard.config import Config
 from jaxguard.models import weights, zoo
 from jaxguard.models.families import Architecture, Parameters, architecture
 from jaxguard.train import sharding
+from jaxguard.train.forward import HeadKind
 from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
 from jaxguard.train.step import Metrics, make_step
 
@@ -94,7 +95,7 @@ def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
 class CompiledStep:
     """The train step, compiled ahead of its first use for one batch shape; donates the state."""
 
-    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch):
+    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"):
         mesh, graph = setup.model.mesh, setup.model.architecture.graph
         step = make_step(
             config.objective,
@@ -103,6 +104,9 @@ class CompiledStep:
             answer_length=config.data.answer_length,
             end_token=end_token,
             dropout_seed=config.seed if config.model.trainable == "lora" and config.model.lora.dropout else None,
+            mesh=mesh,
+            share=config.view_share,
+            head=head,
         )
         state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
         frozen = {path: setup.model.shardings[path] for path in setup.frozen}
@@ -115,7 +119,7 @@ class CompiledStep:
             donate_argnums=2,
         )
         self._frozen = setup.frozen
-        self._compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
+        self.compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return self._compiled(self._frozen, state, batch)
+        return self.compiled(self._frozen, state, batch)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig
 from jaxguard.errors import UserError
+from jaxguard.models.head import Head
+from jaxguard.objective.fused import Split
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,8 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*", ()),
 )
 """First match wins. Axes are those of one layer; a stack's leading layer axis is never split."""
+ROWS = ("data", "fsdp")
+"""The axes over which the rows of a batch are split."""
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
@@ -72,8 +78,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows are split over `data` and `fsdp`."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    """Rows are split over `ROWS`."""
+    return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def head_split(mesh: Mesh, head: Head) -> Split:
+    """How the fused statistics lie on the mesh: rows as in a batch, the vocabulary over `tensor` where it divides."""
+    axis = "tensor" if mesh.shape["tensor"] > 1 and head.vocabulary % mesh.shape["tensor"] == 0 else None
+    specs: dict[str, Any] = {
+        "weight": PartitionSpec(None, axis) if head.vocabulary_axis else PartitionSpec(axis, None),
+        "bias": None if head.bias is None else PartitionSpec(axis),
+    }
+    return Split(mesh, PartitionSpec(ROWS), dataclasses.replace(head, **specs), ROWS, axis)
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -20,6 +20,7 @@ FILES = {
     "torn/config.json": '{"name": "torn", ',
     "list/config.json": "[]",
     "empty/notes.txt": "",
+    "blip-2/config.json": '{"model_type": "blip-2", "vision_config": {"image_size": 64, "patch_size": 8}}',
 }
 
 

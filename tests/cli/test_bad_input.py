@@ -80,6 +80,9 @@ BAD = {
     "config good.py --view.patch_size 7": "view.patch_size 7 does not divide the model's image size 64",
     "config good.py --objective.cross 0 --view.patch_size 7": "view.patch_size 7 does not divide",
     "config good.py --view.mask_share 0.999": "view.mask_share 0.999 hides every one of the 64 patches",
+    "config good.py --view.mask_fill drop --view.patch_size 4": "view.patch_size 4 must be a multiple of the model's 8",
+    "config good.py --model.path blip-2 --view.mask_fill drop": "view.mask_fill is drop: needs a model whose image",
+    "config good.py --view.rows 0.3": "view.rows is 0.3: of train.batch_size (32) that is 9.6 rows, which must be",
     "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
     "config good.py --objective.entropy 1": "objective.entropy is set but neither",
     "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",
@@ -110,6 +113,12 @@ BAD = {
     f"generate tiny-lava {GENERATE}": "model.path 'tiny-lava' holds no config.json",
     f"generate good.py {GENERATE} --data.lenght 9": "generate good.py: unknown flag --data.lenght; did you mean",
     "demo --task quiz": "demo: invalid choice 'quiz' for argument '--task'. Expected one of ('caption', 'vqa')",
+    "bench": "bench: give one of bench step, bench objective, bench data, bench torch",
+    "bench step": "bench step: give the configuration first",
+    "bench step good.py --rounds 0": "--rounds is 0: must be at least 1",
+    "bench data good.py --out notes.txt": "cannot write into notes.txt:",
+    "bench torch good.py --roundz 3": "bench torch good.py: unknown flag --roundz",
+    "bench objective --pairs 0": "bench objective: sizes must be at least 1, got 0",
     "demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
 }
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxguard.config import Config, DataConfig
+from jaxguard.config import Config, DataConfig, ViewConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches, train_batches
 from jaxguard.data.rows import Row
@@ -65,6 +65,23 @@ def test_shapes_and_types():
     for n, index in enumerate(batch.ids):
         np.testing.assert_array_equal(batch.images[n, 0, 0], source[int(index)].image)
         assert (batch.images[n, 1, 0] != batch.images[n, 0, 0]).any()
+
+
+def test_a_view_that_drops_patches_says_which_it_keeps():
+    view = ViewConfig(patch_size=8, mask_share=0.25, mask_fill="drop")
+    config = dataclasses.replace(settings(), view=view)
+    made, _ = batches(6, 8, config=config)
+    kept = {int(row): [] for batch in made for row in batch.ids}
+    for batch in made:
+        assert batch.kept.shape == (8, 1, 48)
+        assert batch.kept.dtype == np.int32
+        for row, patches in zip(batch.ids, batch.kept, strict=True):
+            kept[int(row)].append(patches.tobytes())
+    assert all(first != second for first, second in kept.values())
+    again, _ = batches(1, 8, config=config)
+    np.testing.assert_array_equal(again[0].kept, made[0].kept)
+    assert batches(1, 8, config=config, views=1)[0][0].kept is None
+    assert batches(1, 8)[0][0].kept is None
 
 
 def test_one_view_is_the_original_alone():

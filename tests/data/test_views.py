@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxguard.config import ViewConfig
-from jaxguard.data.views import check, perturb, row_rng
+from jaxguard.data.views import check, kept_patches, perturb, row_rng
 from jaxguard.errors import UserError
 
 
@@ -55,6 +55,24 @@ def test_exactly_the_share_of_patches_is_masked(fill, colour):
         assert 120 < masked.mean() < 135
 
 
+@pytest.mark.parametrize(("patch", "share", "count"), [(8, 0.5, 32), (8, 0.25, 48), (16, 0.5, 32), (32, 0.75, 16)])
+def test_exactly_the_share_of_patches_is_dropped_in_whole_patches_of_the_view(patch, share, count):
+    view = ViewConfig(patch_size=patch, mask_share=share, mask_fill="drop")
+    drawn = [kept_patches(view, 64, 8, np.random.default_rng(seed)) for seed in range(20)]
+    for kept in drawn:
+        assert len(kept) == count
+        assert (np.diff(kept) > 0).all()
+        whole = np.isin(np.arange(64), kept).reshape(64 // patch, patch // 8, 64 // patch, patch // 8)
+        assert (whole.any((1, 3)) == whole.all((1, 3))).all()
+    assert np.unique(np.concatenate(drawn)).tolist() == list(range(64))
+
+
+def test_dropping_leaves_the_pixels_to_the_shuffle():
+    view = ViewConfig(patch_size=8, shuffle_share=0.5, mask_share=0.5, mask_fill="drop")
+    changed, _, _ = moved(view)
+    assert changed.sum() == 32
+
+
 def test_windows_are_kept():
     view = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0, window=2)
     before, after = image(), perturb(image(), view, np.random.default_rng(0))
@@ -101,8 +119,15 @@ def test_the_original_is_left_alone():
         (ViewConfig(patch_size=32, shuffle_share=0.2, mask_share=0.1), "changes nothing"),
         (ViewConfig(shuffle_share=0, mask_share=0), "changes nothing"),
         (ViewConfig(patch_size=64), "changes nothing"),
+        (ViewConfig(patch_size=4, mask_fill="drop"), "patch_size 4 must be a multiple of the model's 8"),
     ],
 )
 def test_views_that_cannot_be_are_refused(view, message):
     with pytest.raises(UserError, match=message):
-        check(view, 64)
+        check(view, 64, 8)
+
+
+def test_nothing_drops_where_image_tokens_stand_for_no_patches():
+    check(ViewConfig(), 64, None)
+    with pytest.raises(UserError, match="needs a model whose image tokens stand for single patches"):
+        check(ViewConfig(mask_fill="drop"), 64, None)

@@ -130,6 +130,23 @@ def test_sums_over_micro_batches_give_the_whole_loss():
     np.testing.assert_allclose(value, total(z, y, targets, everywhere(mask), FULL), rtol=1e-6)
 
 
+def test_rows_without_a_second_view_count_for_the_first_alone():
+    z, y, targets, mask = draw(rows=6)
+    parts = [
+        paper.terms(pair_statistics(z[:2], y[:2], targets[:2]), everywhere(mask[:2]), FULL),
+        paper.terms(token_statistics(z[2:], targets[2:]), everywhere(mask[2:]), FULL),
+    ]
+    _, metrics = paper.loss(jax.tree.map(lambda *x: sum(x), *parts), jnp.float32(FULL.cross), FULL)
+    every = pair_statistics(z, y, targets)
+    for name, values, where in [
+        ("ce", every.nll_p, mask),
+        ("entropy", every.entropy_p, mask),
+        ("ce_view", every.nll_q[:2], mask[:2]),
+        ("divergence", every.divergence[:2], mask[:2]),
+    ]:
+        np.testing.assert_allclose(metrics[name], values[where].mean(), rtol=1e-6, err_msg=name)
+
+
 def test_positions():
     answer = jnp.array([[False, True, True, True, False, True, True]])
     targets = jnp.array([[9, 5, 6, 2, 9, 7, 2]], jnp.int32)

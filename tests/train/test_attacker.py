@@ -12,9 +12,9 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.models.families import merge
 from jaxguard.train.attacker import answer_states
+from jaxguard.train.forward import answer_positions
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import load_model
-from jaxguard.train.step import answer_positions
 
 
 def attacked(config, name):

@@ -96,11 +96,18 @@ def test_dropout_is_drawn_per_step_and_off_when_answering(small_checkpoint):
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [("^nothing$", "matches no linear layer"), (r"^vision\.patch", "vision.patch, which cannot carry an adapter")],
+    [
+        ("^nothing$", "matches no linear layer"),
+        (r"^vision\.patch", "vision.patch, which cannot carry an adapter"),
+        (r"^language\.head", "language.head, which cannot carry an adapter"),
+    ],
 )
-def test_targets_that_cannot_be_adapted(small_checkpoint, targets, message):
+def test_targets_that_cannot_be_adapted(small_checkpoint, tmp_path, targets, message):
+    config = json.loads((small_checkpoint / "config.json").read_text())
+    untied = {"tie_word_embeddings": False, "text_config": config["text_config"] | {"tie_word_embeddings": False}}
+    (tmp_path / "config.json").write_text(json.dumps(config | untied))
     with pytest.raises(UserError, match=message):
-        architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig(targets=targets))
+        architecture(tmp_path, dtype="float32", remat=False, lora=LoraConfig(targets=targets))
 
 
 def test_values_that_cannot_work():

@@ -1,0 +1,153 @@
+"""Train steps side by side: plain fine-tuning, two full views, dropped patches, some rows, plain and fused head."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxguard.batch import Batch
+from jaxguard.bench.flops import View, peak, step_flops
+from jaxguard.bench.timing import megabytes, milliseconds, publish, ratio, take_turns, temporary_bytes
+from jaxguard.config import Config, ObjectiveConfig, to_dict
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import train_batches
+from jaxguard.errors import UserError
+from jaxguard.experiments import validate
+from jaxguard.report.tables import Column
+from jaxguard.train.forward import HeadKind
+from jaxguard.train.loop import training_source
+from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
+from jaxguard.train.sharding import place_batch
+
+PAIRED = ObjectiveConfig(alpha=1.0, cross=1.0, entropy=0.5, entropy_max=0.5)
+"""Every term on, for configurations whose own objective needs one view."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of making a step."""
+
+    config: Config
+    head: HeadKind = "plain"
+
+
+def cases(config: Config) -> dict[str, Case]:
+    """The ways compared, all else as in the configuration."""
+    objective = config.objective if config.objective.views == 2 else PAIRED
+    plain = dataclasses.replace(config, objective=ObjectiveConfig())
+    full = dataclasses.replace(config, objective=objective)
+
+    def kept(share: float, rows: float = 1.0) -> Config:
+        view = dataclasses.replace(config.view, mask_fill="drop", mask_share=1 - share, jitter=False, rows=rows)
+        return dataclasses.replace(full, view=view)
+
+    return {
+        "plain fine-tuning": Case(plain),
+        "plain fine-tuning, fused head": Case(plain, "fused"),
+        "two views": Case(full),
+        "two views, fused head": Case(full, "fused"),
+        "two views, 50% of patches": Case(kept(0.5)),
+        "two views, 25% of patches": Case(kept(0.25)),
+        "half of the rows, 25% of patches": Case(kept(0.25, rows=0.5)),
+    }
+
+
+class TimedStep:
+    """A compiled step that goes on from its own last state over one batch."""
+
+    def __init__(self, case: Case, model: Model, encoder: Encoder, batch: Batch):
+        setup, trainable = prepare(case.config, model)
+        self.batch = place_batch(batch, model.mesh)
+        began = time.perf_counter()
+        self.step = CompiledStep(case.config, setup, encoder.eos_id, self.batch, case.head)
+        self.compile_seconds = time.perf_counter() - began
+        self.state = setup.initial(trainable)
+
+    def __call__(self) -> Any:
+        self.state, metrics = self.step(self.state, self.batch)
+        return metrics
+
+
+def first_batch(config: Config, encoder: Encoder) -> Batch:
+    """The configuration's first batch, on the host."""
+    rows = config.train.batch_size // jax.process_count()
+    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=config.objective.views))
+
+
+def flops(case: Config, model: Model, batch: Batch) -> float:
+    """Of one step of a configuration over such batches."""
+    patches, length, rows = model.architecture.config.vision.patches, case.data.length, case.train.batch_size
+    views = [View(rows, length, patches, case.data.answer_length)]
+    if case.objective.views == 2:
+        dropped = 0 if batch.kept is None else patches - batch.kept.shape[-1]
+        viewed = int(rows * case.view_share)
+        views.append(View(viewed, length - dropped, patches - dropped, case.data.answer_length))
+    return step_flops(model.architecture, case.model.trainable, views)
+
+
+def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
+    """Time the steps, taking turns; step.md and step.json go to `out`. Returns the rows.
+
+    Raises:
+        UserError: one of the ways is not possible with this model or these sizes.
+    """
+    chosen = cases(config)
+    for name, case in chosen.items():
+        try:
+            validate(case.config)
+        except UserError as error:
+            raise UserError(f"bench step: {name}: {error}") from error
+    model = load_model(config)
+    encoder = Encoder.from_checkpoint(model.folder)
+    batches = {name: first_batch(case.config, encoder) for name, case in chosen.items()}
+    steps = {}
+    for name, case in chosen.items():
+        print(f"compiling {name}", file=sys.stderr)
+        steps[name] = TimedStep(case, model, encoder, batches[name])
+    timings = take_turns(steps, rounds)
+    base = next(iter(chosen))
+    most, devices = peak(jax.devices()[0].device_kind), jax.device_count()
+    rows: list[dict[str, Any]] = []
+    for name, case in chosen.items():
+        work, seconds, batch = flops(case.config, model, batches[name]), timings[name].median, batches[name]
+        real = float(np.mean(batch.segments > 0))
+        rows.append(
+            {
+                "case": name,
+                "step": timings[name],
+                "ratio": seconds / timings[base].median,
+                "flops": work,
+                "flops_ratio": work / flops(chosen[base].config, model, batches[base]),
+                "rows_per_second": case.config.train.batch_size / seconds,
+                "real_tokens_per_second": case.config.train.batch_size * real * case.config.data.length / seconds,
+                "padding": 1 - real,
+                "flops_per_second": work / seconds,
+                "utilisation": None if most is None else work / seconds / (most * devices),
+                "compile_seconds": steps[name].compile_seconds,
+                "temporary_bytes": temporary_bytes(steps[name].step.compiled),
+                "device_peak_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
+            }
+        )
+    columns = [
+        Column("step", lambda row: row["case"]),
+        milliseconds("step"),
+        ratio("time ratio", "ratio"),
+        ratio("FLOPs ratio", "flops_ratio"),
+        Column("rows/s", lambda row: f"{row['rows_per_second']:.1f}"),
+        Column("real tokens/s", lambda row: f"{row['real_tokens_per_second']:.0f}"),
+        Column("padding %", lambda row: f"{100 * row['padding']:.1f}"),
+        Column("GFLOP/s", lambda row: f"{row['flops_per_second'] / 1e9:.1f}"),
+        ratio("MFU", "utilisation"),
+        megabytes("temporary MB", "temporary_bytes"),
+        Column("compile s", lambda row: f"{row['compile_seconds']:.1f}"),
+    ]
+    title = f"{config.model.path}, {config.train.batch_size} rows of {config.data.length} tokens, {rounds} rounds"
+    publish("step", title, rows, columns, out, rounds=rounds, config=to_dict(config))
+    return rows

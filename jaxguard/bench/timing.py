@@ -1,0 +1,99 @@
+"""Times of things that take turns, and what every benchmark prints and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from jaxguard.files import write_text
+from jaxguard.report.tables import Column, markdown, terminal
+
+WARM_UP = 3
+"""Rounds before the clock counts."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, over the rounds."""
+
+    median: float
+    p95: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        ordered = sorted(seconds)
+        return cls(statistics.median(ordered), ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))])
+
+
+def take_turns(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
+    """Time every case once per round, each to its end, so that whatever else the machine does hits all alike.
+
+    Args:
+        cases: what to time, by name; each returns arrays to wait for, or nothing.
+        rounds: that count, after `WARM_UP` ones that do not.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for done in range(WARM_UP + rounds):
+        for name, case in cases.items():
+            began = time.perf_counter()
+            jax.block_until_ready(case())
+            if done >= WARM_UP:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+def temporary_bytes(compiled: jax.stages.Compiled) -> int:
+    """What a compiled function holds at most besides its inputs and outputs, by XLA's analysis; per device."""
+    analysis = compiled.memory_analysis()
+    return 0 if analysis is None else analysis.temp_size_in_bytes
+
+
+def machine() -> dict[str, Any]:
+    """Versions, devices and what the timings depend on besides."""
+    device = jax.devices()[0]
+    return {
+        "versions": {name: version(name) for name in ("jaxguard", "jax", "jaxlib", "flax", "optax")},
+        "python": platform.python_version(),
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+        "environment": {name: os.environ[name] for name in ("XLA_FLAGS", "GLIBC_TUNABLES") if name in os.environ},
+        "load": os.getloadavg()[0],
+    }
+
+
+def publish(
+    name: str, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], out: Path, **more: Any
+) -> None:
+    """Print a table; write it as `out`/NAME.md and, with every figure and the machine, as `out`/NAME.json."""
+    Console().print(terminal(rows, columns, title))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / f"{name}.md", markdown(rows, columns))
+    results = {"command": " ".join(sys.argv), **more, "rows": rows, "machine": machine()}
+    write_text(out / f"{name}.json", json.dumps(results, indent=2, default=vars) + "\n")
+
+
+def milliseconds(key: str) -> Column:
+    """Median and 95th percentile of a row's `Timing`."""
+    return Column("ms (p95)", lambda row: f"{1e3 * row[key].median:.1f} ({1e3 * row[key].p95:.1f})")
+
+
+def megabytes(header: str, key: str) -> Column:
+    return Column(header, lambda row: f"{row[key] / 1e6:.1f}")
+
+
+def ratio(header: str, key: str) -> Column:
+    return Column(header, lambda row: "-" if row.get(key) is None else f"{row[key]:.2f}")

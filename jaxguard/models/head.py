@@ -1,0 +1,48 @@
+"""The output head: hidden states to logits, whichever way its weights lie."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxguard.models.layers import Embedding, Linear
+
+
+@flax.struct.dataclass
+class Head:
+    """z = cap tanh(y / cap) with y = scale (h W + b); the cap, scale and bias of families that have none are left out.
+
+    ``vocabulary_axis`` says how the weights lie: 1 for a kernel [D, V], 0 for a tied embedding table [V, D].
+    """
+
+    weight: Float[Array, "D V"] | Float[Array, "V D"]
+    bias: Float[Array, " V"] | None = None
+    vocabulary_axis: int = flax.struct.field(pytree_node=False, default=1)
+    scale: float = flax.struct.field(pytree_node=False, default=1.0)
+    cap: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    @classmethod
+    def of(cls, embedding: Embedding, head: Linear | None) -> Self:
+        """A decoder's own output head or, where it has none, its embedding table."""
+        return cls(embedding.table[...], vocabulary_axis=0) if head is None else cls(head.kernel[...])
+
+    @property
+    def vocabulary(self) -> int:
+        return self.weight.shape[self.vocabulary_axis]
+
+    def rows(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
+        """What hidden states are compared with for these tokens."""
+        return jnp.moveaxis(self.weight, self.vocabulary_axis, 0)[tokens]
+
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Logits in float32, from a matrix product in the type of `hidden` that accumulates in float32."""
+        weight = self.weight.astype(hidden.dtype)
+        contract = ((hidden.ndim - 1,), (1 - self.vocabulary_axis,))
+        z = self.scale * jax.lax.dot_general(hidden, weight, (contract, ((), ())), preferred_element_type=jnp.float32)
+        if self.bias is not None:
+            z += jnp.broadcast_to(self.scale * self.bias.astype(jnp.float32), z.shape)
+        return z if self.cap is None else self.cap * jnp.tanh(z / self.cap)

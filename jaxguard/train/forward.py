@@ -1,0 +1,158 @@
+"""Both views of a batch through the model in one call, and the statistics of their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxguard.batch import Batch
+from jaxguard.models import lora
+from jaxguard.models.attention import causal_mask, pack, unpack
+from jaxguard.objective import fused, statistics
+from jaxguard.objective.statistics import TokenStatistics
+from jaxguard.train.sharding import head_split
+
+HeadKind = Literal["auto", "plain", "fused"]
+
+
+def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B K"]:
+    """The first `budget` target positions of each row that are answers (positions that are none fill the rest)."""
+    return jnp.argsort(~answer_mask[:, 1:], axis=1, stable=True)[:, :budget]
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewed:
+    """Which rows have a second view: the first `taken` of every `group` neighbours, so that no row has to move."""
+
+    taken: int
+    group: int
+
+    @classmethod
+    def of(cls, share: Fraction) -> Viewed:
+        return cls(share.numerator, share.denominator)
+
+    @property
+    def all(self) -> bool:
+        return self.taken == self.group
+
+    def rows(self, tree: Any) -> Any:
+        """Those rows of every array."""
+        return jax.tree.map(lambda x: self._grouped(x)[:, : self.taken].reshape(-1, *x.shape[1:]), tree)
+
+    def others(self, tree: Any) -> Any:
+        """The rows that have none."""
+        return jax.tree.map(lambda x: self._grouped(x)[:, self.taken :].reshape(-1, *x.shape[1:]), tree)
+
+    def stack(self, first: Array, second: Array) -> Array:
+        """All rows and their second views, neighbours staying together, as one batch."""
+        second = second.reshape(-1, self.taken, *second.shape[1:])
+        return jnp.concatenate([self._grouped(first), second], axis=1).reshape(-1, *first.shape[1:])
+
+    def unstack(self, both: Array) -> tuple[Array, Array]:
+        both = both.reshape(-1, self.group + self.taken, *both.shape[1:])
+        first, second = both[:, : self.group], both[:, self.group :]
+        return first.reshape(-1, *both.shape[2:]), second.reshape(-1, *both.shape[2:])
+
+    def _grouped(self, x: Array) -> Array:
+        return x.reshape(-1, self.group, *x.shape[1:])
+
+
+def hidden_states(
+    model: Any, batch: Batch, at: Int[Array, "B K"], viewed: Viewed, dropout: Array | None = None
+) -> tuple[Float[Array, "B K D"], Float[Array, "R K D"] | None]:
+    """Hidden states of both views (None where the batch holds one) at those columns of whole rows, from one call.
+
+    Views of equal length are stacked along the batch. Where the second drops patches, its shorter rows are packed
+    behind the first's, with attention that keeps them apart. `dropout` is the key that the dropout of adapters is drawn
+    from, independently for each view; None is without.
+    """
+    if dropout is not None:
+        lora.drop(model, dropout)
+    first = tuple(jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
+    if batch.images.shape[1] == 1:
+        return _take(model(*first, batch.images[:, 0]), at), None
+    again, images, at_again = viewed.rows((first, batch.images[:, 1], at))
+    if batch.kept is None:
+        inputs = map(viewed.stack, (*first, jnp.asarray(batch.images[:, 0])), (*again, images))
+        return viewed.unstack(_take(model(*inputs), viewed.stack(at, at_again)))
+
+    kept = viewed.rows(batch.kept)
+    columns = model.kept_columns(again[0], kept)
+    tokens, positions, segments = (jnp.take_along_axis(leaf, columns, axis=1) for leaf in again)
+    x, sight = model.read(first[0], first[2], batch.images[:, 0])
+    if dropout is not None:
+        lora.drop(model, jax.random.fold_in(dropout, 1))
+    again_x, _ = model.read(tokens, segments, images, kept)
+    parts, rows = [x, again_x], len(batch.tokens) // viewed.group
+    masks = (causal_mask(first[2]), causal_mask(segments))
+    packed, _ = model.decode(pack(parts, rows), pack([first[1], positions], rows), masks, sight)
+    hidden, hidden_again = unpack(packed, [part.shape[:2] for part in parts])
+    return _take(hidden, at), _take(hidden_again, _moved(columns, at_again))
+
+
+def token_statistics(
+    model: Any,
+    batch: Batch,
+    at: Int[Array, "B K"],
+    viewed: Viewed,
+    mesh: Mesh,
+    head: HeadKind = "auto",
+    dropout: Array | None = None,
+) -> list[tuple[TokenStatistics, Any]]:
+    """Statistics of the targets at those positions, with the choice of the rows they are of.
+
+    Pairs for the rows that have a second view and, where some have none, single ones for the others.
+
+    Args:
+        model: the merged model.
+        batch: the batch.
+        at: columns whose next token is a target.
+        viewed: the rows whose second view counts.
+        mesh: where it all lies.
+        head: "auto" follows the rule of `objective.fused`.
+        dropout: as for `hidden_states`.
+    """
+    targets = jnp.take_along_axis(batch.tokens[:, 1:], at, axis=1)
+    hidden, again = hidden_states(model, batch, at, viewed, dropout)
+    vocabulary = jax.eval_shape(model.language.logits, hidden).shape[-1]
+    views = 1 if again is None else 2
+    plain = head == "plain"
+    if head == "auto":
+        plain = fused.plain_fits(targets.size, views, vocabulary, list(mesh.devices.flat))
+
+    def single(hidden: Array, targets: Array) -> TokenStatistics:
+        if plain:
+            return statistics.token_statistics(model.language.logits(hidden), targets)
+        return fused.token_statistics(hidden, weights, targets, split)
+
+    def pair(hidden: Array, again: Array, targets: Array) -> TokenStatistics:
+        if plain:
+            logits = model.language.logits(jnp.stack([hidden, again], axis=1))
+            return statistics.pair_statistics(logits[:, 0], logits[:, 1], targets)
+        return fused.pair_statistics(hidden, again, weights, targets, split)
+
+    if not plain:
+        weights = model.language.unembedding
+        split = head_split(mesh, weights) if mesh.size > 1 else None
+    if again is None:
+        return [(single(hidden, targets), lambda tree: tree)]
+    found = [(pair(viewed.rows(hidden), again, viewed.rows(targets)), viewed.rows)]
+    if not viewed.all:
+        found.append((single(viewed.others(hidden), viewed.others(targets)), viewed.others))
+    return found
+
+
+def _take(hidden: Array, columns: Array) -> Array:
+    return jnp.take_along_axis(hidden, columns[..., None], axis=1)
+
+
+def _moved(columns: Int[Array, "R U"], at: Int[Array, "R K"]) -> Int[Array, "R K"]:
+    """Where columns of whole rows lie among those that are kept; a column that is not kept gives any."""
+    return jnp.argmax(columns[:, None, :] == at[:, :, None], axis=-1)

@@ -1,0 +1,99 @@
+"""Every benchmark at its smallest, and the count of operations against a matrix product's definition."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxguard.bench.data import bench_data
+from jaxguard.bench.flops import View, peak, step_flops
+from jaxguard.bench.objective import Sizes, bench_objective
+from jaxguard.bench.step import bench_step
+from jaxguard.bench.timing import Timing, take_turns
+from jaxguard.config import LoraConfig, MeshConfig
+from jaxguard.errors import UserError
+from jaxguard.models.families import architecture
+
+
+def written(out: Path, name: str) -> dict:
+    assert (out / f"{name}.md").read_text().startswith("| ")
+    results = json.loads((out / f"{name}.json").read_text())
+    assert results["machine"]["versions"]["jax"] == jax.__version__
+    return results
+
+
+def test_steps(small_config, tmp_path):
+    config = dataclasses.replace(
+        small_config,
+        view=dataclasses.replace(small_config.view, patch_size=16),
+        model=dataclasses.replace(small_config.model, trainable="projector"),
+        mesh=MeshConfig(data=4, tensor=2),
+    )
+    rows = {row["case"]: row for row in bench_step(config, 1, tmp_path)}
+    assert len(written(tmp_path, "step")["rows"]) == len(rows) == 7
+    ratios = [rows[name]["flops_ratio"] for name in rows]
+    assert ratios[0] == ratios[1] == 1.0
+    assert ratios[2] == ratios[3] == 2.0
+    assert 2 > ratios[4] > ratios[5] > ratios[6] > 1
+    assert all(row["step"].median > 0 and row["temporary_bytes"] > 0 for row in rows.values())
+    assert 0 < rows["two views"]["padding"] < 1
+
+
+def test_steps_of_a_family_that_cannot_drop_patches(small_config, tmp_path):
+    values = {"model_type": "blip-2", "vision_config": {"image_size": 64, "patch_size": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    config = dataclasses.replace(small_config, model=dataclasses.replace(small_config.model, path=str(tmp_path)))
+    with pytest.raises(UserError, match="bench step: two views, 50% of patches: view"):
+        bench_step(config, 1, tmp_path)
+
+
+def test_data(small_config, tmp_path):
+    rows = bench_data(small_config, 1, tmp_path)
+    assert [row["case"] for row in rows] == ["loader alone", "step, batch at hand", "step, loader's batches"]
+    assert written(tmp_path, "data")["rows"][2]["stall"] < 1
+
+
+def test_objective(tmp_path):
+    rows = bench_objective(Sizes(vocabularies=(40, 64), pairs=8, width=4), 1, tmp_path)
+    assert [(row["vocabulary"], row["head"], row["case"]) for row in rows[:2]] == [
+        (40, "frozen", "plain"),
+        (40, "frozen", "fused"),
+    ]
+    assert len(written(tmp_path, "objective")["rows"]) == 8
+    assert all(row["chosen"] == (row["case"] == "plain") for row in rows)
+
+
+def test_operations_are_those_of_the_matrices(small_checkpoint):
+    arch = architecture(small_checkpoint, dtype="float32", remat=False)
+    view = View(rows=3, tokens=40, patches=16, answers=10)
+
+    tower = 3 * 17 * 2 * (4 * 32 * 32 + 2 * 32 * 48)
+    patches, projector = 3 * 16 * (3 * 16 * 16) * 32, 3 * 16 * 2 * 32 * 32
+    decoder = 3 * 40 * 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 3 * 10 * 32 * 1024
+    tower_looks, decoder_looks = 4 * 3 * 17 * 17 * 32 * 2, 4 * 3 * 40 * 40 * 32 * 2
+    frozen = 2 * tower + 2 * patches + tower_looks + 3 * decoder_looks
+    assert step_flops(arch, "projector", [view]) == frozen + 4 * projector + 4 * decoder
+    assert step_flops(arch, "language", [view]) == frozen + 4 * projector + 6 * decoder
+    everything = frozen + 4 * tower + 2 * patches + 2 * tower_looks + 6 * projector + 6 * decoder
+    assert step_flops(arch, "all", [view]) == everything
+    assert step_flops(arch, "all", [view, view]) == 2 * everything
+    adapted = architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig(rank=2))
+    low = 3 * 40 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 80)
+    assert step_flops(adapted, "lora", [view]) == frozen + 2 * projector + 4 * decoder + 6 * low
+
+
+def test_peak_is_of_the_longest_name():
+    assert peak("TPU v5 lite") == 197e12
+    assert peak("TPU v5p") == 459e12
+    assert peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak("cpu") is None
+
+
+def test_cases_take_turns():
+    order = []
+    timings = take_turns({name: lambda name=name: order.append(name) for name in "ab"}, 4)
+    assert "".join(order) == "ab" * 7
+    assert timings["a"].p95 >= timings["a"].median > 0
+    assert Timing.of([3.0, 1.0, 2.0]) == Timing(2.0, 3.0)
