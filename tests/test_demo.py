@@ -44,7 +44,8 @@ def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypat
     assert set(results["configs"]) == {"clean", "plain", "paper"}
     table = (out / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == list(demo.METHODS.values())
-    assert Image.open(out / "picture.png").size[0] > 1000
+    with Image.open(out / "picture.png") as picture:
+        assert picture.width > 1000
     assert "ASR exact %" in capsys.readouterr().out
 
 

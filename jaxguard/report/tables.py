@@ -58,7 +58,9 @@ def comma_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
 
 def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
     """The same for `rich`."""
-    table = Table(*(column.header for column in columns), title=title)
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.header, overflow="fold")  # a narrow terminal must not cut figures
     for row in rows:
         table.add_row(*(column.cell(row) for column in columns))
     return table
