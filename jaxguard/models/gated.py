@@ -138,6 +138,6 @@ class GatedLlama(Llama):
         if self.additional_embedding is None:
             return head
         weights = (head.weight, Head.of(self.additional_embedding, self.additional_head).weight)
-        wider = jnp.promote_types(*(weight.dtype for weight in weights))  # what is frozen may be narrower
-        whole = jnp.concatenate([weight.astype(wider) for weight in weights], axis=head.vocabulary_axis)
+        dtype = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)  # what trains is float32
+        whole = jnp.concatenate([weight.astype(dtype) for weight in weights], axis=head.vocabulary_axis)
         return replace(head, weight=whole)

@@ -26,7 +26,7 @@ def test_gold_rows_are_the_unembedding_of_the_true_tokens(small_config):
     model = load_model(small_config)
     encoder = Encoder.from_checkpoint(model.folder)
     batch = next(train_batches(small_config, encoder, training_source(small_config), batch_size=4, views=1))
-    batch = type(batch)(**{field.name: jnp.asarray(getattr(batch, field.name)) for field in dataclasses.fields(batch)})
+    batch = jax.tree.map(jnp.asarray, batch)
     chosen = answer_positions(batch.answer_mask, small_config.data.answer_length)
     graph = model.architecture.graph
     states = jax.jit(lambda parameters: answer_states(merge(graph, parameters), batch, chosen))(model.parameters)
