@@ -64,7 +64,7 @@ class PoisonOptions:
 
 
 def poison(arguments: Arguments) -> None:
-    """Write a configuration's poisoned training rows (FILE [overrides] --out DIR), or check them (--verify DIR)."""
+    """Write a configuration's poisoned rows (FILE [overrides] --out DIR), or check them (--verify DIR)."""
     options, rest = arguments.split(PoisonOptions)
     if options.verify is not None:
         rest.parse(NoOptions)
@@ -138,7 +138,7 @@ class GenerateOptions:
 
 
 def generate(arguments: Arguments) -> None:
-    """Answer one prompt about one image with a run or a checkpoint (RUN_DIR or CHECKPOINT [overrides] first)."""
+    """Answer one prompt about one image with a run or a checkpoint (its folder [overrides] first)."""
     options, rest = arguments.split(GenerateOptions)
     settings = rest.configuration(load_model)
     if not options.image.is_file():
