@@ -18,7 +18,7 @@ from tests.parity.checkpoints import IMAGE_TOKEN, images, logits, relative, torc
 
 PREFIX = {"llava": [1] + [IMAGE_TOKEN] * 16, "blip2": [IMAGE_TOKEN] * 5 + [2], "idefics": [1, IMAGE_TOKEN]}
 TARGETS = {
-    "llava": r"^language\.|^projector\.|^vision\.layers\.query",
+    "llava": r"^language\.layers|^projector\.|^vision\.layers\.query",
     "blip2": r"^language\.|^projector$|^qformer\.|^vision\.layers",
     "idefics": r"^language\.layers|^language\.cross|^resampler|^vision\.layers",
 }
