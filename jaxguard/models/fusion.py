@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import jax.numpy as jnp
@@ -32,15 +33,15 @@ class Fusion(nnx.Module):
     vision: Any
     language: Any
 
+    @abc.abstractmethod
     def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
         """What the family takes from its vision tower for each image: all patches, behind them nothing else."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
     ) -> tuple[Float[Array, "B T D"], Any]:
         """The decoder's input for whole rows, and what its tokens can look at (None for most families)."""
-        raise NotImplementedError
 
     def decode(
         self,
