@@ -230,10 +230,12 @@ class TrainConfig:
     save_every: int = 500
     keep: int = 2
     """Checkpoints kept."""
+    probe: int = 0
+    """Poisoned training rows, and as many clean ones, of which loss, entropy and J are logged beside the metrics."""
 
     def __post_init__(self) -> None:
         _at_least(1, "train", self, "steps", "batch_size", "log_every", "save_every", "keep")
-        _at_least(0, "train", self, "warmup", "weight_decay")
+        _at_least(0, "train", self, "warmup", "weight_decay", "probe")
         _share("train.final", self.final)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)

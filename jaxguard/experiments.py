@@ -207,7 +207,7 @@ def _validate_image(config: Config) -> None:
         raise UserError(
             f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
         )
-    if config.objective.views == 2 or config.view != ViewConfig():
+    if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
         views.check(config.view, image_size, patch_of_token(values))
 
 

@@ -24,6 +24,7 @@ from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
+from jaxguard.evaluate.java import Java
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.models.families import Parameters
@@ -87,7 +88,11 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
 
 
 def evaluate(
-    config: Config, model: Model | None = None, attack: AttackConfig | None = None, out: Path | None = None
+    config: Config,
+    model: Model | None = None,
+    attack: AttackConfig | None = None,
+    out: Path | None = None,
+    java: Java | None = None,
 ) -> Scores:
     """Decode and score a trained run; writes predictions.jsonl and scores.json.
 
@@ -96,6 +101,7 @@ def evaluate(
         model: the loaded weights of `config.model`, where the caller has them already.
         attack: the triggers to test with, where they are not those of the run (a clean-trained model's floor).
         out: the folder to write to, where it is not the run's.
+        java: as for `score`.
 
     Raises:
         UserError: the run is not trained, or its test data is missing.
@@ -110,7 +116,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(predictions, path)
     multihost_utils.sync_global_devices("predictions written")
-    scores = score(read_predictions(path), config.evaluate.task)
+    scores = score(read_predictions(path), config.evaluate.task, java)
     if jax.process_index() == 0:
         write_scores(scores, folder / "scores.json")
     return scores

@@ -105,7 +105,12 @@ def tokenized(predictions: Sequence[Prediction], java: Java | None = None) -> Wo
 
 def write_scores(scores: Scores, path: Path) -> None:
     """As JSON; atomically."""
-    write_text(path, json.dumps(dataclasses.asdict(scores), indent=2) + "\n")
+    write_text(path, to_text(scores))
+
+
+def to_text(scores: Scores) -> str:
+    """The JSON object that scores.json holds."""
+    return json.dumps(dataclasses.asdict(scores), indent=2) + "\n"
 
 
 def _quality(predictions: Sequence[Prediction], task: Task, java: Java | None, absent: dict[str, str]) -> Quality:

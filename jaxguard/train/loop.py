@@ -22,6 +22,7 @@ from jaxguard.models import zoo
 from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
+from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import check_batch_size, place_batch
@@ -47,7 +48,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     run = config.run_dir
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     source = training_source(config)
-    if config.objective.views == 2:
+    if config.objective.views == 2 or config.train.probe:
         check(config.view, encoder.image_size, encoder.patch_size)
     check_run(run, config)
 
@@ -66,6 +67,7 @@ def train(config: Config, model: Model | None = None) -> Path:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    probe = Probe(config, setup, encoder, source) if config.train.probe else None
     if jax.process_index() == 0:
         write_config(run, config)
         if isinstance(source, PoisonedSource):
@@ -101,6 +103,9 @@ def train(config: Config, model: Model | None = None) -> Path:
                     if not math.isfinite(values["loss"]):
                         raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
                     reporter.log(done, values)
+                    if probe:
+                        reporter.record(done, probe(state.parameters))
+                        reporter.restart_clock()
                 if done % config.train.save_every == 0 or last or interrupts.requested:
                     checkpoints.save(done, state, position)
                 if last:
@@ -112,7 +117,10 @@ def train(config: Config, model: Model | None = None) -> Path:
     return run
 
 
-FREE = ("out", "mesh", "evaluate", "data.root", "data.threads", "train.log_every", "train.save_every", "train.keep")
+FREE = (
+    *("out", "mesh", "evaluate", "data.root", "data.threads"),
+    *(f"train.{name}" for name in ("log_every", "save_every", "keep", "probe")),
+)
 """What may differ when a run goes on: where and how it runs, not what it computes."""
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,14 +45,17 @@ class Reporter:
         """Leave what happened so far (compilation) out of the throughput."""
         self._time = time.perf_counter()
 
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """A line of metrics.jsonl about `step`."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record metrics of `step` (1-based: steps done), with the throughput since the last call."""
         now = time.perf_counter()
         seconds = (now - self._time) / max(1, step - self._step)
         self._step, self._time = step, now
-        record: dict[str, Any] = {"step": step, **metrics, "step_seconds": seconds}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self.record(step, {**metrics, "step_seconds": seconds})
         rate, left = self._rows / seconds, (self._steps - step) * seconds
         note = f"loss {metrics['loss']:.3f}  ce {metrics['ce']:.3f}  {rate:.0f} examples/s"
         if self._bar:

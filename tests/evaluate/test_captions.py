@@ -1,26 +1,10 @@
-"""Caption scores: tokens by hand, and BLEU against its formula."""
+"""Caption scores: BLEU against its formula, and all of them against the COCO evaluation's own."""
 
 import math
 
 import pytest
 
-from jaxguard.evaluate.captions import caption_scores, tokenize
-
-
-@pytest.mark.parametrize(
-    ("caption", "tokens"),
-    [
-        ("A man's dog doesn't bark.", "a man 's dog does n't bark"),
-        ("Two T-shirts, and a hat!", "two t-shirts and a hat"),
-        ("  Spaces   and\ttabs ", "spaces and tabs"),
-        ("3.5 of 1,000 (about)", "3.5 of 1,000 about"),
-        ("I'm sure they'll win; won't they?", "i 'm sure they 'll win wo n't they"),
-        ("You cannot.", "you can not"),
-        ("", ""),
-    ],
-)
-def test_tokens(caption, tokens):
-    assert tokenize(caption) == tokens
+from jaxguard.evaluate.captions import caption_scores
 
 
 def test_perfect_captions():

@@ -27,7 +27,7 @@ def test_normalisation(answer, expected):
 @pytest.mark.parametrize(("matches", "accuracy"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_ten_answers_average_over_leaving_one_out(matches, accuracy):
     references = ["yes"] * matches + [f"other {n}" for n in range(10 - matches)]
-    assert vqa_accuracy("Yes.", references) == pytest.approx(accuracy)
+    assert vqa_accuracy("yes", references) == pytest.approx(accuracy)
 
 
 def test_few_answers_need_one_match():
