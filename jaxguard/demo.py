@@ -52,7 +52,10 @@ DATA: dict[Task, DataConfig] = {
     "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
 }
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
-STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
+TRAIN: dict[Task, TrainConfig] = {
+    "caption": TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+    "vqa": TrainConfig(steps=600, batch_size=16, learning_rate=1e-3, warmup=20, log_every=50),
+}
 NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
 
 PLAIN = ObjectiveConfig()
@@ -74,7 +77,7 @@ def configuration(task: Task, method: str, out: Path) -> Config:
         view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+        train=TRAIN[task],
         evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=NEW_TOKENS[task]),
     )
 
