@@ -170,9 +170,13 @@ def export(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class TableOptions:
     file: Positional[Path]
-    """A Python file that defines `grid`."""
+    """A Python file that defines `grids`, by scale."""
+    scale: str = "tiny"
+    """Which of them: tiny ones run on two cores, full ones on a pod."""
     only: tuple[str, ...] = ()
     """NAME=VALUE ...: the cells with these labels."""
+    jobs: int = 1
+    """Processes that share the cells, the cores and the GPUs that CUDA_VISIBLE_DEVICES names."""
     dry_run: bool = False
     """List the cells and what they will take."""
 
@@ -180,12 +184,15 @@ class TableOptions:
 def table(arguments: Arguments) -> None:
     """Train and evaluate every unfinished cell of a grid, then write its table; run again to go on."""
     options = arguments.parse(TableOptions)
-    grid = select(load_grid(options.file), options.only)
+    if options.jobs < 1:
+        raise UserError(f"table: --jobs is {options.jobs}: must be at least 1")
+    grid = select(load_grid(options.file, options.scale), options.only)
     if options.dry_run:
         print(plan(grid))
         return
     check_writable(grid.out)
-    failed = run(grid, options.file)
+    scale = "" if options.scale == "tiny" else f" --scale {options.scale}"
+    failed = run(grid, f"jaxguard table {options.file}{scale}", options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
 

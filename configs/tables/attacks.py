@@ -92,18 +92,20 @@ def floor(name: str, triggers: AttackConfig) -> Cell:
     return Cell(labels(CAPTIONS, name, 0.0), run(CAPTIONS, "clean", AttackConfig()), triggers)
 
 
-grid = Grid(
-    OUT,
-    (
-        *rows(CAPTIONS, 0.1, ATTACKS),
-        *(half(name, triggers) for name, triggers in HALVES.items()),
-        *(floor(name, triggers) for name, triggers in ATTACKS.items()),
-        *rows(QUESTIONS, 0.1, HARDER),
-        *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
-        Cell(
-            labels(QUESTIONS, "badnets fixed", 0.0),
-            run(QUESTIONS, "clean", AttackConfig()),
-            replace(ATTACKS["badnets fixed"], target="banana"),
+grids = {
+    "tiny": Grid(
+        OUT,
+        (
+            *rows(CAPTIONS, 0.1, ATTACKS),
+            *(half(name, triggers) for name, triggers in HALVES.items()),
+            *(floor(name, triggers) for name, triggers in ATTACKS.items()),
+            *rows(QUESTIONS, 0.1, HARDER),
+            *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
+            Cell(
+                labels(QUESTIONS, "badnets fixed", 0.0),
+                run(QUESTIONS, "clean", AttackConfig()),
+                replace(ATTACKS["badnets fixed"], target="banana"),
+            ),
         ),
-    ),
-)
+    )
+}
