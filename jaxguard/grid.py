@@ -99,10 +99,11 @@ class Grid:
     plots: tuple[Plot, ...] = ()
 
     def __post_init__(self) -> None:
-        folders = [cell.folder for cell in self.cells]
-        for folder in folders:
-            if folders.count(folder) > 1:
-                raise UserError(f"two cells of the grid share the folder {folder}; give each a name of its own")
+        first: dict[Path, Cell] = {}
+        for cell in self.cells:
+            other = first.setdefault(cell.folder, cell)
+            if (other.config, other.triggers) != (cell.config, cell.triggers):
+                raise UserError(f"two cells of the grid share the folder {cell.folder}; give each a name of its own")
 
 
 def select(grid: Grid, only: Sequence[str]) -> Grid:

@@ -264,8 +264,12 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
 
 
 def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
+    first = grid.cells[0]
+    again = dataclasses.replace(first, labels={"sweep": "the same run in another place of the table"})
+    assert len(Grid(grid.out, (*grid.cells, again)).cells) == 5
+    other = dataclasses.replace(first, config=dataclasses.replace(first.config, seed=9))
     with pytest.raises(UserError, match="share the folder"):
-        Grid(grid.out, grid.cells + grid.cells[:1])
+        Grid(grid.out, (*grid.cells, other))
 
 
 @pytest.mark.parametrize(

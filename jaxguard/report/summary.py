@@ -39,7 +39,7 @@ def summarise(cells: Iterable[Labelled], command: str) -> list[dict[str, Any]]:
 
 def write_tables(rows: Sequence[Mapping[str, Any]], plots: Iterable[Plot], out: Path, title: str) -> None:
     """table.md, table.tex, table.csv, results.json and the plots go to `out`; the table to the terminal too."""
-    columns = _columns(rows[0]["labels"])
+    columns = _columns(dict.fromkeys(name for row in rows for name in row["labels"]))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "table.md", markdown(rows, columns))
     write_text(out / "table.tex", latex(rows, columns))
@@ -81,7 +81,7 @@ def _row(labels: dict[str, str], records: list[Record], command: str) -> dict[st
     }
 
 
-def _columns(labels: Mapping[str, str]) -> list[Column]:
+def _columns(labels: Iterable[str]) -> list[Column]:
     def label(name: str) -> Column:
         return Column(name, lambda row: row["labels"].get(name, "-"))
 
