@@ -17,7 +17,7 @@ from jaxguard.arguments import HELP, Arguments
 from jaxguard.config import Config, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load_grid, load_model
-from jaxguard.grid import plan, run, select
+from jaxguard.grid import Cost, plan, run, run_cost, select
 
 
 def config(arguments: Arguments) -> None:
@@ -186,15 +186,31 @@ def table(arguments: Arguments) -> None:
     options = arguments.parse(TableOptions)
     if options.jobs < 1:
         raise UserError(f"table: --jobs is {options.jobs}: must be at least 1")
-    grid = select(load_grid(options.file, options.scale), options.only)
+    scale = "" if options.scale == "tiny" else f" --scale {options.scale}"
+    command, grid = f"jaxguard table {options.file}{scale}", load_grid(options.file, options.scale)
+    if isinstance(grid, Cost):
+        _cost(grid, options, command)
+        return
+    grid = select(grid, options.only)
     if options.dry_run:
         print(plan(grid))
         return
     check_writable(grid.out)
-    scale = "" if options.scale == "tiny" else f" --scale {options.scale}"
-    failed = run(grid, f"jaxguard table {options.file}{scale}", options.jobs)
+    failed = run(grid, command, options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
+
+
+def _cost(cost: Cost, options: TableOptions, command: str) -> None:
+    """Steps that take turns can neither be chosen among nor run beside one another."""
+    for name in ("only", "jobs"):
+        if getattr(options, name) != getattr(TableOptions, name):
+            raise UserError(f"table: {options.file} times steps side by side; leave --{name} out")
+    if options.dry_run:
+        print("\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"]))
+        return
+    check_writable(cost.out)
+    run_cost(cost, command)
 
 
 @dataclass(frozen=True)

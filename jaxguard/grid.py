@@ -106,6 +106,15 @@ class Grid:
                 raise UserError(f"two cells of the grid share the folder {cell.folder}; give each a name of its own")
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Train steps whose time and memory make one table: each is compared with the first of the same model."""
+
+    out: Path
+    steps: Mapping[str, Config]
+    rounds: int = 20
+
+
 def select(grid: Grid, only: Sequence[str]) -> Grid:
     """The cells that fit every NAME=VALUE of `only`; several values of one name mean any of them.
 
@@ -157,6 +166,16 @@ def run(grid: Grid, command: str, jobs: int = 1) -> int:
     if rows := summary(grid, command):
         write_tables(rows, grid.plots, grid.out, command)
     return failed
+
+
+def run_cost(cost: Cost, command: str) -> None:
+    """Time the steps, taking turns; cost.md and cost.json go to `cost.out`."""
+    from jaxguard.bench.step import COLUMNS, Case, measure
+    from jaxguard.bench.timing import publish
+
+    rows = measure({name: Case(config) for name, config in cost.steps.items()}, cost.rounds)
+    configs = {name: to_dict(config) for name, config in cost.steps.items()}
+    publish("cost", command, rows, COLUMNS, cost.out, rounds=cost.rounds, commit=_commit(), configs=configs)
 
 
 def summary(grid: Grid, command: str) -> list[dict[str, Any]]:

@@ -303,6 +303,32 @@ def test_the_verb_plans_and_fails_with_code_1(
     assert "error: 1 of 2 cells failed" in capsys.readouterr().err
 
 
+def test_costs_are_timed_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FILE.write_text(
+        "from jaxguard.config import Config\nfrom jaxguard.grid import Cost\nfrom pathlib import Path\n"
+        "grids = {'tiny': Cost(Path('out'), {'plain': Config(), 'other': Config(seed=1)}, rounds=7)}\n"
+    )
+    timed: list[tuple] = []
+
+    def measure(cases: dict, rounds: int) -> list[dict]:
+        timed.append(({name: case.config.seed for name, case in cases.items()}, rounds))
+        return []
+
+    monkeypatch.setattr("jaxguard.bench.step.measure", measure)
+    assert main(["table", "grid.py", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["plain", "other", "2 steps, 7 rounds"]
+    assert main(["table", "grid.py"]) == 0
+    assert timed == [({"plain": 0, "other": 1}, 7)]
+    assert json.loads((tmp_path / "out" / "cost.json").read_text())["configs"]["other"]["seed"] == 1
+    assert main(["table", "grid.py", "--jobs", "2"]) == 2
+    assert "grid.py times steps side by side; leave --jobs out" in capsys.readouterr().err
+    assert main(["table", "grid.py", "--scale", "full"]) == 2
+    assert "grid.py has no grid of scale 'full'; choose among tiny" in capsys.readouterr().err
+
+
 def test_a_file_without_a_grid_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "none.py"
     path.write_text("config = 1\n")
