@@ -19,8 +19,7 @@ from jaxguard.config import Config, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load, load_grid, load_model
 from jaxguard.files import write_text
-from jaxguard.grid import plan, run, select
-
+from jaxguard.grid import Cost, plan, run, run_cost, select
 
 Task = Literal["caption", "vqa"]
 
@@ -183,13 +182,16 @@ def compare(arguments: Arguments) -> None:
     if task != other:
         raise UserError(f"compare: {first} is of task {task}, {second} of task {other}; give --task for both")
     _check_file("compare", options.out)
-    from jaxguard.evaluate.compare import compare, report
+    from rich.console import Console
+
+    from jaxguard.evaluate.compare import compare
     from jaxguard.evaluate.predictions import read_predictions
+    from jaxguard.report.differences import differences
 
     found = compare(read_predictions(first), read_predictions(second), task, resamples=options.resamples)
     if options.out is not None:
         write_text(options.out, json.dumps([dataclasses.asdict(one) for one in found], indent=2) + "\n")
-    report(found, str(options.first), str(options.second))
+    Console().print(differences(found, str(options.first), str(options.second)))
 
 
 def _predictions(path: Path, task: Task | None) -> tuple[Path, Task]:
@@ -275,9 +277,13 @@ def export(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class TableOptions:
     file: Positional[Path]
-    """A Python file that defines `grid`."""
+    """A Python file that defines `grids`, by scale."""
+    scale: str = "tiny"
+    """Which of them: tiny ones run on two cores, full ones on a pod."""
     only: tuple[str, ...] = ()
     """NAME=VALUE ...: the cells with these labels."""
+    jobs: int = 1
+    """Processes that share the cells, the cores and the GPUs that CUDA_VISIBLE_DEVICES names."""
     dry_run: bool = False
     """List the cells and what they will take."""
 
@@ -285,14 +291,33 @@ class TableOptions:
 def table(arguments: Arguments) -> None:
     """Train and evaluate every unfinished cell of a grid, then write its table; run again to go on."""
     options = arguments.parse(TableOptions)
-    grid = select(load_grid(options.file), options.only)
+    if options.jobs < 1:
+        raise UserError(f"table: --jobs is {options.jobs}: must be at least 1")
+    scale = "" if options.scale == "tiny" else f" --scale {options.scale}"
+    command, grid = f"jaxguard table {options.file}{scale}", load_grid(options.file, options.scale)
+    if isinstance(grid, Cost):
+        _cost(grid, options, command)
+        return
+    grid = select(grid, options.only)
     if options.dry_run:
         print(plan(grid))
         return
     check_writable(grid.out)
-    failed = run(grid, options.file)
+    failed = run(grid, command, options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
+
+
+def _cost(cost: Cost, options: TableOptions, command: str) -> None:
+    """Steps that take turns can neither be chosen among nor run beside one another."""
+    for name in ("only", "jobs"):
+        if getattr(options, name) != getattr(TableOptions, name):
+            raise UserError(f"table: {options.file} times steps side by side; leave --{name} out")
+    if options.dry_run:
+        print("\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"]))
+        return
+    check_writable(cost.out)
+    run_cost(cost, command)
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,13 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from rich.console import Console
 
 from jaxguard.attacks.poison import TriggeredSource
-from jaxguard.config import (
-    AttackConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    TrainConfig,
-    ViewConfig,
-    to_dict,
-)
+from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_dict
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
@@ -41,23 +31,10 @@ from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, compared, markdown, rate_text
+from jaxguard.tiny import DATA, EVALUATE, PAPER, PLAIN, TARGETS, TRAIN, VIEW, Task
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
-
-Task = Literal["caption", "vqa"]
-
-DATA: dict[Task, DataConfig] = {
-    "caption": DataConfig(source="scenes/caption", length=104, answer_length=25),
-    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
-}
-TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
-STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
-NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
-
-PLAIN = ObjectiveConfig()
-PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20)
-"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
 
 TIMED_STEPS = 15
 PICTURED = 3
@@ -71,11 +48,11 @@ def configuration(task: Task, method: str, out: Path) -> Config:
         out=out,
         model=ModelConfig(path="tiny-llava", trainable="all"),
         data=DATA[task],
-        view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
+        view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=NEW_TOKENS[task]),
+        train=TRAIN[task],
+        evaluate=EVALUATE[task],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,7 @@ def write_poisoned(config: Config, out: Path) -> dict[str, Any]:
         return (source[index] for index in range(len(source)))
 
     content = manifest(source, config)
+    content["unchanged"] = _unchanged_digest(source, [source.ids, *source.decoy_ids])
     write_rows({split: (len(source), rows)}, out, "poisoned", extra={MANIFEST: json.dumps(content, indent=1) + "\n"})
     return content
 
@@ -159,6 +160,7 @@ def verify(folder: Path) -> dict[str, Any]:
         split, count, stored = str(planted["split"]), int(planted["rows"]), content["hash"]
         rate, seed = float(planted["attack"]["rate"]), int(planted["attack"]["seed"])
         groups = [dict(planted["poisoned"]), *(dict(decoy["rows"]) for decoy in planted["decoys"])]
+        unchanged = str(content["unchanged"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a poison manifest ({error!r})") from error
     if _digest(planted) != stored:
@@ -173,7 +175,18 @@ def verify(folder: Path) -> dict[str, Any]:
     for index, digest in track(rows, description="verifying", transient=True):
         if row_hash(source[int(index)]) != digest:
             raise UserError(f"{folder}: row {index} is not the row that the manifest describes")
+    if _unchanged_digest(source, [np.array([int(row) for row in group]) for group in groups]) != unchanged:
+        raise UserError(f"{folder}: a row outside the poisoned ones is not what it was when the folder was written")
     return content
+
+
+def _unchanged_digest(source: RowSource, changed: Iterable[Int[np.ndarray, " P"]]) -> str:
+    """SHA-256 over the hashes of all rows that are in none of the groups `changed`, in order."""
+    digest, skipped = hashlib.sha256(), frozenset(index for ids in changed for index in ids.tolist())
+    rows = (index for index in range(len(source)) if index not in skipped)
+    for index in track(rows, description="hashing unchanged rows", total=len(source) - len(skipped), transient=True):
+        digest.update(row_hash(source[index]).encode())
+    return digest.hexdigest()
 
 
 def _digest(planted: dict[str, Any]) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 
 from jaxguard.errors import UserError
 from jaxguard.evaluate.measures import Measure, Spread, bootstrap, mean
 from jaxguard.evaluate.predictions import Prediction
 from jaxguard.evaluate.scores import Task, quality_measures
 from jaxguard.evaluate.success import trials
-from jaxguard.report.tables import Column, terminal
 
 Rows = list[Prediction]
 
@@ -92,17 +89,3 @@ def paired(first: Sequence[Prediction], second: Sequence[Prediction]) -> tuple[R
     if alone:
         print(f"left out {alone} answers to inputs that only one of the two was given", file=sys.stderr)
     return [mine[place] for place in common], [other[place] for place in common]
-
-
-def report(differences: Sequence[Difference], first: str, second: str) -> None:
-    """The differences as a table on the terminal."""
-    columns = [
-        Column("", lambda row: row["part"]),
-        Column("metric", lambda row: row["metric"]),
-        Column(first, lambda row: f"{row['first']:.2f}"),
-        Column(second, lambda row: f"{row['second']:.2f}"),
-        Column("second - first", lambda row: f"{row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"),
-        Column("p", lambda row: f"{row['p']:.4f}"),
-    ]
-    rows = [dataclasses.asdict(one) | dataclasses.asdict(one.change) for one in differences]
-    Console().print(terminal(rows, columns, "%, 95% paired bootstrap intervals"))

@@ -118,7 +118,7 @@ def from_line(line: str, where: str) -> Prediction:
     for name, text in [*values.items(), *(("references", text) for text in references)]:
         if name in _KINDS and isinstance(text, str):
             _check_text(text, f"{where}: {name!r}")
-    defaults = {"key": str(values["id"]), "prompt": "", "triggered": False, "target": None}
+    defaults: dict[str, Any] = {"key": str(values["id"]), "prompt": "", "triggered": False, "target": None}
     given = {name: values[name] for name in _KINDS if name in values}
     return Prediction(**defaults | given | {"references": tuple(references)})
 
