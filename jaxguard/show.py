@@ -56,7 +56,7 @@ def read_metrics(path: Path) -> list[Record]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable metrics file ({error}); train first") from error
-    records = []
+    records: list[Record] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -44,31 +44,31 @@ class Java:
     def meteor(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         """METEOR 1.5 of tokenised captions, in [0, 1]: the score of the set, which is no mean over captions."""
         program = ["-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
-        with subprocess.Popen(
-            [self.command, *program],
-            cwd=_package() / "meteor",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-        ) as process:
-            tell, hear = process.stdin, process.stdout
-            assert tell
-            assert hear
+        try:
+            with subprocess.Popen(
+                [self.command, *program],
+                cwd=_package() / "meteor",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+            ) as process:
+                tell, hear = process.stdin, process.stdout
+                assert tell
+                assert hear
 
-            def ask(*parts: str) -> str:
-                tell.write(" ||| ".join(parts) + "\n")
-                tell.flush()
-                return hear.readline().strip()
+                def ask(*parts: str) -> str:
+                    tell.write(" ||| ".join(parts) + "\n")
+                    tell.flush()
+                    return hear.readline().strip()
 
-            try:
                 counts = [ask("SCORE", *true, said) for said, true in zip(predictions, references, strict=True)]
                 ask("EVAL", *counts)
                 *_, together = (hear.readline() for _ in counts)  # after every caption's own score, that of all
-                score = float(together)
-                return score if math.isfinite(score) else 0.0  # not a number where nothing has a word
-            except (OSError, ValueError) as error:
-                raise Failure(f"METEOR failed in Java ({error})") from error
+            score = float(together)
+        except (OSError, ValueError) as error:
+            raise Failure(f"METEOR failed in Java ({error})") from error
+        return score if math.isfinite(score) else 0.0  # not a number where nothing has a word
 
     def spice(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         """SPICE of tokenised captions, in [0, 1]; only where `spice_models` are there."""

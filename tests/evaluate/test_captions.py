@@ -1,6 +1,8 @@
 """Caption scores: BLEU against its formula, and all of them against the COCO evaluation's own."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +42,12 @@ def test_nothing_in_common_scores_nothing():
 def test_nothing_is_printed(capsys):
     caption_scores(["a red box"], [["a red box"]])
     assert capsys.readouterr() == ("", "")
+
+
+def test_scores_are_those_of_the_coco_evaluation_with_its_java():
+    folder = Path(__file__).parents[1] / "golden" / "captions"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    expected = json.loads((folder / "expected.json").read_text())
+    del expected["meteor"]  # Java's alone
+    scores = caption_scores([row["prediction"] for row in rows], [row["references"] for row in rows])
+    assert scores == pytest.approx(expected, rel=1e-12)
