@@ -43,6 +43,7 @@ def show(config: Config, out: Path, images: int) -> None:
         predictions = read_predictions(path)
         figures["Scores, %, with 95% intervals"] = _scores(config, predictions)
         sheet, note = _sheet(config, predictions, images)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page(f"jaxguard: {config.name}", _facts(config), figures, sheet, note))
 
 
