@@ -46,11 +46,18 @@ from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
 
 Task = Literal["caption", "vqa"]
+Family = Literal["llava", "blip2", "idefics"]
 
 DATA: dict[Task, DataConfig] = {
-    "caption": DataConfig(source="scenes/caption", length=104, answer_length=25),
-    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
+    "caption": DataConfig(source="scenes/caption", answer_length=25),
+    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, answer_length=12),
 }
+LENGTH: dict[Family, dict[Task, int]] = {
+    "llava": {"caption": 104, "vqa": 208},
+    "blip2": {"caption": 73, "vqa": 196},
+    "idefics": {"caption": 49, "vqa": 184},
+}
+"""Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
 NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
@@ -63,14 +70,14 @@ TIMED_STEPS = 15
 PICTURED = 3
 
 
-def configuration(task: Task, method: str, out: Path) -> Config:
+def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
     guarded = method == "paper"
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path="tiny-llava", trainable="all"),
-        data=DATA[task],
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
         view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
@@ -87,10 +94,10 @@ METHODS = {
 }
 
 
-def demo(task: Task, out: Path) -> None:
+def demo(task: Task, out: Path, family: Family = "llava") -> None:
     """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
-    configs = {method: configuration(task, method, out) for method in METHODS}
+    configs = {method: configuration(task, method, out, family) for method in METHODS}
     build(DATA[task].source, configs["plain"].data.root)
     model = load_model(configs["plain"])
     attack = configs["plain"].attack
@@ -118,7 +125,8 @@ def demo(task: Task, out: Path) -> None:
     )
     Console().print(compared(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
-    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
+    write_text(out / "results.json", json.dumps(_results(command, rows, configs, time.perf_counter() - began), indent=2))
     _picture(configs["paper"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -185,9 +193,11 @@ def _columns(task: Task) -> list[Column]:
     ]
 
 
-def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+def _results(
+    command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float
+) -> dict[str, Any]:
     return {
-        "command": f"jaxguard demo --task {task}",
+        "command": command,
         "seconds": seconds,
         "rows": [row | {"scores": dataclasses.asdict(row["scores"])} for row in rows],
         "configs": {method: to_dict(config) for method, config in configs.items() if method != "before"},
