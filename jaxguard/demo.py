@@ -126,7 +126,8 @@ def demo(task: Task, out: Path, family: Family = "llava") -> None:
     Console().print(compared(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
     command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
-    write_text(out / "results.json", json.dumps(_results(command, rows, configs, time.perf_counter() - began), indent=2))
+    results = _results(command, rows, configs, time.perf_counter() - began)
+    write_text(out / "results.json", json.dumps(results, indent=2))
     _picture(configs["paper"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -193,9 +194,7 @@ def _columns(task: Task) -> list[Column]:
     ]
 
 
-def _results(
-    command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float
-) -> dict[str, Any]:
+def _results(command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
     return {
         "command": command,
         "seconds": seconds,
