@@ -58,8 +58,10 @@ def main(options: Options) -> None:
     features = jax.ShapeDtypeStruct((1, vision.patches, width), jnp.float32)
     summary = jax.eval_shape(lambda p, x: merge(arch.graph, p).summary(x), parameters, features)
     queries, part = summary.shape[1], vision.patches // summary.shape[1]
-    if summary.shape[1] == vision.patches or part * queries != vision.patches:
-        raise UserError(f"{options.base}: {queries} vectors stand for {vision.patches} patches; give a divisor of them")
+    if not any(path.startswith(PARTS[1:]) for path in parameters):
+        raise UserError(f"{options.base} has no queries to teach: its decoder is given all patches in order")
+    if part * queries != vision.patches:
+        raise UserError(f"{options.base}: {queries} queries do not divide {vision.patches} patches")
 
     classes = [len(names) + 1 for names in LABELS.values()]
     places, things = jnp.zeros((width, 2, grid)), [jnp.zeros((summary.shape[2], part, count)) for count in classes]
@@ -74,7 +76,8 @@ def main(options: Options) -> None:
     @jax.jit
     def step(state: tuple, moments: optax.OptState, images: Array, labels: Array) -> tuple:
         gradient, metrics = jax.grad(lambda s: _loss(arch, s, rest, images, labels), has_aux=True)(state)
-        updates, moments = optimizer.update(gradient, moments, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
+            updates, moments = optimizer.update(gradient, moments, state)
         return optax.apply_updates(state, updates), moments, metrics
 
     batches, began = labelled(grid, options.batch_size, options.seed), time.time()
