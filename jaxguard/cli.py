@@ -275,7 +275,7 @@ class BenchCompileOptions:
 
 
 def bench_compile(arguments: Arguments) -> None:
-    """Time tracing and compiling a train step against one of two layers; no weights (FILE [overrides] first)."""
+    """Time compiling a train step against one of two layers; no weights (FILE [overrides] first)."""
     options, rest = arguments.split(BenchCompileOptions)
     settings = rest.configuration()
     check_writable(options.out)
