@@ -34,7 +34,7 @@ LENGTH: dict[Family, dict[Task, int]] = {
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 TRAIN: dict[Task, TrainConfig] = {
     "caption": TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-    "vqa": TrainConfig(steps=600, batch_size=16, learning_rate=1e-3, warmup=20, log_every=50),
+    "vqa": TrainConfig(steps=1000, batch_size=16, learning_rate=1.5e-3, warmup=20, log_every=50),
 }
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
