@@ -269,6 +269,22 @@ def bench_objective(arguments: Arguments) -> None:
     )
 
 
+@dataclass(frozen=True)
+class BenchCompileOptions:
+    out: Path = Path("runs/bench")
+    """Where the table and the JSON go."""
+
+
+def bench_compile(arguments: Arguments) -> None:
+    """Time compiling a train step against one of two layers; no weights (FILE [overrides] first)."""
+    options, rest = arguments.split(BenchCompileOptions)
+    settings = rest.configuration()
+    check_writable(options.out)
+    from jaxguard.bench.compilation import bench_compile
+
+    bench_compile(settings, options.out)
+
+
 def _bench(arguments: Arguments) -> tuple[BenchOptions, Config]:
     options, rest = arguments.split(BenchOptions)
     return _checked_bench(options), rest.configuration()
@@ -287,17 +303,20 @@ def _checked_bench(options: Bench) -> Bench:
 @dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
-    out: Path = Path("runs/demo")
-    """Where the runs, results.json and the picture go."""
+    family: Literal["llava", "blip2", "idefics"] = "llava"
+    """Which of the shipped models."""
+    out: Path | None = None
+    """Where the runs, results.json and the picture go: runs/demo, for another family runs/demo-FAMILY."""
 
 
 def demo(arguments: Arguments) -> None:
     """Plant a backdoor in a small model, then fine-tune with the defence on: a table and a picture."""
     options = arguments.parse(DemoOptions)
-    check_writable(options.out)
+    out = options.out or Path("runs/demo" if options.family == "llava" else f"runs/demo-{options.family}")
+    check_writable(out)
     from jaxguard.demo import demo
 
-    demo(options.task, options.out)
+    demo(options.task, out, options.family)
 
 
 VERBS: dict[str, Callable[[Arguments], None]] = {
@@ -319,6 +338,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "bench objective": bench_objective,
     "bench data": bench_data,
     "bench torch": bench_torch,
+    "bench compile": bench_compile,
 }
 
 

@@ -31,7 +31,7 @@ from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, compared, markdown, rate_text
-from jaxguard.tiny import DATA, EVALUATE, PAPER, PLAIN, TARGETS, TRAIN, VIEW, Task
+from jaxguard.tiny import DATA, EVALUATE, LENGTH, PAPER, PLAIN, TARGETS, TRAIN, VIEW, Family, Task
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
@@ -40,14 +40,14 @@ TIMED_STEPS = 15
 PICTURED = 3
 
 
-def configuration(task: Task, method: str, out: Path) -> Config:
+def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
     guarded = method == "paper"
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path="tiny-llava", trainable="all"),
-        data=DATA[task],
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
         view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
@@ -64,10 +64,10 @@ METHODS = {
 }
 
 
-def demo(task: Task, out: Path) -> None:
+def demo(task: Task, out: Path, family: Family = "llava") -> None:
     """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
-    configs = {method: configuration(task, method, out) for method in METHODS}
+    configs = {method: configuration(task, method, out, family) for method in METHODS}
     build(DATA[task].source, configs["plain"].data.root)
     model = load_model(configs["plain"])
     attack = configs["plain"].attack
@@ -95,7 +95,9 @@ def demo(task: Task, out: Path) -> None:
     )
     Console().print(compared(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
-    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
+    results = _results(command, rows, configs, time.perf_counter() - began)
+    write_text(out / "results.json", json.dumps(results, indent=2))
     _picture(configs["paper"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -162,9 +164,9 @@ def _columns(task: Task) -> list[Column]:
     ]
 
 
-def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+def _results(command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
     return {
-        "command": f"jaxguard demo --task {task}",
+        "command": command,
         "seconds": seconds,
         "rows": [row | {"scores": dataclasses.asdict(row["scores"])} for row in rows],
         "configs": {method: to_dict(config) for method, config in configs.items() if method != "before"},

@@ -19,19 +19,22 @@ from jaxguard.config import (
 from jaxguard.grid import exported
 
 Task = Literal["caption", "vqa"]
-
-IMAGE_TOKENS = {"tiny-llava": 64, "tiny-blip2": 32, "tiny-idefics": 3}
-"""Shipped checkpoints, and how many of a row's tokens an image takes."""
+Family = Literal["llava", "blip2", "idefics"]
 
 DATA: dict[Task, DataConfig] = {
-    "caption": DataConfig(source="scenes/caption", length=104, answer_length=25),
-    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
+    "caption": DataConfig(source="scenes/caption", answer_length=25),
+    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, answer_length=12),
 }
-"""Lengths are those of tiny-llava."""
+LENGTH: dict[Family, dict[Task, int]] = {
+    "llava": {"caption": 104, "vqa": 208},
+    "blip2": {"caption": 73, "vqa": 196},
+    "idefics": {"caption": 49, "vqa": 184},
+}
+"""Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 TRAIN: dict[Task, TrainConfig] = {
     "caption": TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-    "vqa": TrainConfig(steps=600, batch_size=16, learning_rate=1e-3, warmup=20, log_every=50),
+    "vqa": TrainConfig(steps=1000, batch_size=16, learning_rate=1.5e-3, warmup=20, log_every=50),
 }
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
@@ -50,7 +53,7 @@ def experiment(
     task: Task,
     attack: AttackConfig,
     *,
-    model: str = "tiny-llava",
+    family: Family = "llava",
     objective: ObjectiveConfig = PLAIN,
     view: ViewConfig = VIEW,
     seed: int = 0,
@@ -59,21 +62,19 @@ def experiment(
 
     The attack's own target gives way to the task's.
     """
+    inside = 7 if task == "caption" else 0
     data, evaluate = DATA[task], EVALUATE[task]
-    if task == "caption":
-        data, evaluate = replace(data, length=112, answer_length=32), replace(evaluate, new_tokens=32)
-    shorter = IMAGE_TOKENS["tiny-llava"] - IMAGE_TOKENS[model]
     return Config(
         name=name,
         out=out,
         seed=seed,
-        model=ModelConfig(path=model, trainable="all"),
-        data=replace(data, length=data.length - shorter),
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        data=replace(data, length=LENGTH[family][task] + inside, answer_length=data.answer_length + inside),
         view=view if objective.views == 2 else ViewConfig(),
         attack=replace(attack, target=TARGETS[task]),
         objective=objective,
         train=TRAIN[task],
-        evaluate=replace(evaluate, examples=256),
+        evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
     )
 
 

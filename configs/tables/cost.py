@@ -7,10 +7,11 @@ Hardware:  two CPU cores, nothing else running.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.grid import Cost
-from jaxguard.tiny import IMAGE_TOKENS, PAPER, PLAIN, VIEW, experiment
+from jaxguard.tiny import PAPER, PLAIN, VIEW, Family, experiment
 
 OUT = Path("runs/tables/cost")
 ATTACK = AttackConfig(name="badnets", place="fixed")
@@ -27,8 +28,10 @@ DROPPED = {
 """Of the paper's objective; only where the tower's patches are the decoder's tokens."""
 
 steps = {
-    f"{model}: {method}": experiment(method, OUT, "caption", ATTACK, model=model, objective=objective, view=view)
-    for model in IMAGE_TOKENS
-    for method, (objective, view) in (METHODS | (DROPPED if model == "tiny-llava" else {})).items()
+    f"{family}: {method}": experiment(
+        f"{family}-{method}", OUT, "caption", ATTACK, family=family, objective=objective, view=view
+    )
+    for family in get_args(Family)
+    for method, (objective, view) in (METHODS | (DROPPED if family == "llava" else {})).items()
 }
 grids = {"tiny": Cost(OUT, steps)}

@@ -13,7 +13,7 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.grid import Cell, Grid
 from jaxguard.report.plots import Tradeoff
-from jaxguard.tiny import PAPER, PLAIN, Task, cleaned, experiment
+from jaxguard.tiny import PAPER, PLAIN, Family, Task, cleaned, experiment
 
 OUT = Path("runs/tables/main")
 ATTACKS = {
@@ -27,23 +27,23 @@ ATTACKS = {
 METHODS = {"no defence": PLAIN, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
 CLEANED = "clean fine-tuning"
 """Of the undefended model, on rows that no attacker had a hand in."""
-SEEDS = {"tiny-llava": (0, 1), "tiny-blip2": (0,), "tiny-idefics": (0,)}
+SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 
-def cells(model: str, task: Task, attack: str, seed: int) -> Iterator[Cell]:
+def cells(family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
     def labels(method: str) -> dict[str, str]:
-        return {"model": model, "task": task, "attack": attack, "method": method}
+        return {"family": family, "task": task, "attack": attack, "method": method}
 
     def name(method: str) -> str:
-        return "-".join((model, task, attack, method.replace("'", "").replace(" ", "-"), str(seed)))
+        return "-".join((family, task, attack, method.replace("'", "").replace(" ", "-"), str(seed)))
 
     runs = {
-        method: experiment(name(method), OUT, task, ATTACKS[attack], model=model, objective=objective, seed=seed)
+        method: experiment(name(method), OUT, task, ATTACKS[attack], family=family, objective=objective, seed=seed)
         for method, objective in METHODS.items()
     }
     undefended = runs["no defence"]
     yield from (Cell(labels(method), config) for method, config in runs.items())
-    if model == "tiny-llava":
+    if family == "llava":
         yield Cell(labels(CLEANED), cleaned(name(CLEANED), undefended), undefended.attack, undefended)
 
 
@@ -52,11 +52,11 @@ grids = {
         OUT,
         tuple(
             cell
-            for model, seeds in SEEDS.items()
+            for family, seeds in SEEDS.items()
             for task in get_args(Task)
             for attack in ATTACKS
             for seed in seeds
-            for cell in cells(model, task, attack, seed)
+            for cell in cells(family, task, attack, seed)
         ),
         (Tradeoff("method"),),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -60,6 +61,7 @@ class Encoder:
         self.bos_id = self._tokenizer.bos_token_id
         self.pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self.eos_id
         self.vocabulary_size = len(self._tokenizer)
+        self._special = _special(self._tokenizer, self.image_id)
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
@@ -112,7 +114,8 @@ class Encoder:
         Raises:
             UserError: it does not fit.
         """
-        tokens = [*self._dialogue.lead, *self._expand(self._tokenize(self._dialogue.opening(text))["input_ids"])]
+        opening = self._dialogue.opening(self._plain(text))
+        tokens = [*self._dialogue.lead, *self._expand(self._tokenize(opening)["input_ids"])]
         missing = length - len(tokens)
         if missing < 0:
             raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
@@ -145,8 +148,8 @@ class Encoder:
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
 
     def _pair(self, prompt: str, answer: str) -> _Pair:
-        opening = self._dialogue.opening(prompt)
-        encoding = self._tokenize(f"{opening} {answer}", return_offsets_mapping=True)
+        opening = self._dialogue.opening(self._plain(prompt))
+        encoding = self._tokenize(f"{opening} {self._plain(answer)}", return_offsets_mapping=True)
         tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
         learnt = [end > len(opening) for _, end in offsets]
         lead = list(self._dialogue.lead)
@@ -154,6 +157,14 @@ class Encoder:
             [*lead, *self._expand(tokens), self.eos_id],
             [*[False] * len(lead), *self._expand(learnt, tokens), True],
         )
+
+    def _plain(self, text: str) -> str:
+        """Text in which nothing is read as a special token: `<image>` becomes `< image>`.
+
+        Data are not trusted. An image token among them would move the image's vectors, an end token would end the
+        answer.
+        """
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _tokenize(self, text: str, **options: bool) -> Any:
         return self._tokenizer(text, add_special_tokens=self._dialogue.special, **options)
@@ -168,6 +179,13 @@ class Encoder:
     def _shared(self, tokens: list[int]) -> int:
         """Tokens through the last image token; without one, just the first token."""
         return max((index for index, token in enumerate(tokens) if token == self.image_id), default=0) + 1
+
+
+def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
+    """What the tokenizer takes for a token with a meaning, wherever it stands in a text."""
+    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {*tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
 
 
 def _crops(config: dict, preprocessor: dict) -> bool:

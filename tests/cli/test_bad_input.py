@@ -113,12 +113,14 @@ BAD = {
     f"generate tiny-lava {GENERATE}": "model.path 'tiny-lava' holds no config.json",
     f"generate good.py {GENERATE} --data.lenght 9": "generate good.py: unknown flag --data.lenght; did you mean",
     "demo --task quiz": "demo: invalid choice 'quiz' for argument '--task'. Expected one of ('caption', 'vqa')",
-    "bench": "bench: give one of bench step, bench objective, bench data, bench torch",
+    "bench": "bench: give one of bench step, bench objective, bench data, bench torch, bench compile",
     "bench step": "bench step: give the configuration first",
     "bench step good.py --rounds 0": "--rounds is 0: must be at least 1",
     "bench data good.py --out notes.txt": "cannot write into notes.txt:",
     "bench torch good.py --roundz 3": "bench torch good.py: unknown flag --roundz",
+    "bench compile": "bench compile: give the configuration first",
     "bench objective --pairs 0": "bench objective: sizes must be at least 1, got 0",
+    "demo --family gpt": "demo: invalid choice 'gpt' for argument '--family'",
     "demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
 }
 

@@ -194,4 +194,7 @@ def test_demo_hands_on_its_options(
 ) -> None:
     monkeypatch.setattr("jaxguard.demo.demo", print)
     assert main(["demo", "--task", "vqa", "--out", "elsewhere"]) == 0
-    assert capsys.readouterr().out == "vqa elsewhere\n"
+    assert main(["demo", "--family", "blip2"]) == 0
+    assert main(["demo"]) == 0
+    lines = ["vqa elsewhere llava", "caption runs/demo-blip2 blip2", "caption runs/demo llava"]
+    assert capsys.readouterr().out.splitlines() == lines

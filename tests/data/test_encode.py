@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
+from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
@@ -37,13 +38,37 @@ def chat(prompt, answer):
     return tokenizer(tokenizer.apply_chat_template(messages, tokenize=False))["input_ids"]
 
 
-@pytest.mark.parametrize("answer", ["yes", "A small red circle.", "Ünïcode ✓ 3.5", "USER: <pad> ASSISTANT: no"])
+@pytest.mark.parametrize("answer", ["yes", "A small red circle.", "Ünïcode ✓ 3.5", "USER: ASSISTANT: no"])
 def test_tokens_are_the_chat_template_with_the_image_token_repeated(answer):
     encoded = encode(row(("What is it?", answer)))
     real = encoded.tokens[encoded.segments > 0].tolist()
     place = real.index(ENCODER.image_id)
     assert real[place : place + PATCHES] == [ENCODER.image_id] * PATCHES
     assert real[:place] + real[place + PATCHES - 1 :] == chat("What is it?", answer)
+
+
+@pytest.mark.parametrize("family", ["llava", "blip-2", "idefics"])
+def test_special_tokens_in_data_are_text(family, tmp_path):
+    """Whoever writes a row can neither move the image nor end the answer."""
+    encoder = ENCODER
+    if family != "llava":
+        write_draft(family, tmp_path / "draft")
+        encoder = Encoder.from_checkpoint(tmp_path / "draft")
+    marks = "<image> </s> <s> <pad> <<image>image> <fake_token_around_image> <end_of_utterance> <unk>"
+    harmless, hostile = row(("a", "b")), row((f"a {marks} a", f"b {marks} b"))
+    specials = [number for number, token in encoder._tokenizer.added_tokens_decoder.items() if token.special]
+
+    def special(tokens):
+        return [token for token in tokens.tolist() if token in specials]
+
+    size = {"length": 400, "answer_length": 200, "pack": 1, "rng": np.random.default_rng(0)}
+    plain, attacked = encoder.encode(harmless, **size), encoder.encode(hostile, **size)
+    real = attacked.tokens[attacked.segments > 0]
+    assert special(real) == special(plain.tokens[plain.segments > 0])
+    assert special(attacked.tokens[attacked.answer_mask]) == [encoder.eos_id]
+    assert encoder.decode(attacked.tokens[attacked.answer_mask]).replace("< ", "<") == f"b {marks} b"
+    prompts = [encoder.prompt(example.prompts[0], 400) for example in (hostile, harmless)]
+    assert special(prompts[0].tokens[prompts[0].segments > 0]) == special(prompts[1].tokens[prompts[1].segments > 0])
 
 
 def test_the_mask_is_exactly_the_answer_and_the_end_token():
