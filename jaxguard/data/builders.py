@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import itertools
@@ -18,7 +19,6 @@ import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from jaxguard.config import suggestion
 from jaxguard.data import images, originals, scene_language, scenes
 from jaxguard.data.ordered import ordered
 from jaxguard.data.originals.listing import Listed
@@ -164,8 +164,9 @@ def build_original(name: str, original: epath.Path, root: Path, called: str | No
 
 
 def _unknown(name: str, known: list[str]) -> UserError:
-    hint = suggestion(name, known) or f"; choose one of {', '.join(known)}"
-    return UserError(f"no data set {name!r}{hint}")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+    return UserError(f"no data set {name!r}; {hint}")
 
 
 def _checked_name(name: str) -> str:

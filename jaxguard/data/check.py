@@ -128,4 +128,6 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _shown(found: Iterable, total: int) -> Iterable:
-    return track(found, description="checking", total=total, transient=True, console=Console(stderr=True))
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    return track(found, description="checking", total=total, transient=True, console=console, disable=quiet)

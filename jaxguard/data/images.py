@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path, PurePosixPath
+import warnings
+from pathlib import PurePosixPath
 
 import numpy as np
 from etils import epath
@@ -15,8 +16,11 @@ MOST_PIXELS = 64 * 2**20
 MOST_BYTES = 64 * 2**20
 """An image with more is not read."""
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded: none of Pillow's formats that run a program or carry instructions, such as EPS."""
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit above is lower
+Image.init()  # here once, since Pillow's own registering of formats when one is missing is not safe among threads
 
 
 class ImageFault(ValueError):
@@ -45,7 +49,7 @@ def contained(root: epath.Path, name: str) -> epath.Path:
     if parts[0] == "/" or ".." in parts:
         raise OutsideFault("leads out of the folder")
     path = root / name
-    if isinstance(path, Path):  # a local one; buckets have no links
+    if "://" not in os.fspath(root):  # buckets have no links
         base = os.path.realpath(root)
         if os.path.commonpath([base, os.path.realpath(path)]) != base:
             raise OutsideFault("is a link that leads out of the folder")

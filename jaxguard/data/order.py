@@ -94,8 +94,9 @@ def row_lengths(config: Config, encoder: Encoder, source: RowSource, rows: int) 
             raise UserError(f"row {row.key} has {longest} tokens; raise --data.length above {config.data.length}")
         return longest
 
-    found = ordered(length, range(rows), max(config.data.threads, 1))
-    shown = track(found, description="measuring rows", total=rows, transient=True, console=Console(stderr=True))
+    found, console = ordered(length, range(rows), max(config.data.threads, 1)), Console(stderr=True)
+    quiet = not console.is_terminal
+    shown = track(found, description="measuring rows", total=rows, transient=True, console=console, disable=quiet)
     return np.fromiter(shown, np.int32, rows)
 
 

@@ -82,7 +82,8 @@ def write(
         _open_partial(partial, fingerprint)
         serialize = ExampleSerializer(features.get_serialized_info()).serialize_example
         written = []
-        with Progress(transient=True, console=Console(stderr=True)) as progress:
+        console = Console(stderr=True)
+        with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
             for split, rows in splits.items():
                 task = progress.add_task(f"building {name} {split}", total=rows.count)
 

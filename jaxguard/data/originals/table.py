@@ -8,6 +8,7 @@ it; `id`, else the place in the file.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -56,8 +57,8 @@ def _files(root: epath.Path) -> list[epath.Path]:
 def _csv_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
     """(FILE:LINE, the line's cells that are not empty)."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, strict=True)
+        with path.open("rb") as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
+            table = csv.DictReader(lines, strict=True)
             for cells in table:
                 where = f"{path.name}:{table.line_num}"
                 if None in cells:
