@@ -87,7 +87,7 @@ class Framing:
         )
 
     def __call__(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
-        """As the processor makes it. Only what the crop leaves is resampled."""
+        """As the processor makes it."""
         if self.fill is not None:
             pixels = _squared(pixels, self.fill)
         height, width = pixels.shape[:2]
@@ -99,31 +99,21 @@ class Framing:
             size = (self.stretch, self.stretch)
         else:
             size = (width, height)
-        if not self.crop:
-            return self._resized(pixels, size, (0, 0, *size))
-        left, top = ((extent - self.side) // 2 for extent in size)
-        seen = (max(left, 0), max(top, 0), min(left + self.side, size[0]), min(top + self.side, size[1]))
-        part = self._resized(pixels, size, seen)
-        if part.shape[:2] == (self.side, self.side):
-            return part
-        whole = np.zeros((self.side, self.side, 3), np.uint8)
-        top, left = (-((side - self.side) // 2) if side < self.side else 0 for side in size[::-1])
-        whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-        return whole
+        if size != (width, height):
+            pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(self.resample)))
+        return _centre(pixels, self.side) if self.crop else pixels
 
-    def _resized(
-        self, pixels: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], part: tuple[int, int, int, int]
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """The part (left, top, right, bottom) of the image resized to `size` (width, height)."""
-        height, width = pixels.shape[:2]
-        if size == (width, height):
-            return pixels[part[1] : part[3], part[0] : part[2]]
-        across, down = width / size[0], height / size[1]
-        box = (part[0] * across, part[1] * down, min(part[2] * across, width), min(part[3] * down, height))
-        image = Image.fromarray(pixels)
-        return np.asarray(
-            image.resize((part[2] - part[0], part[3] - part[1]), Image.Resampling(self.resample), box=box)
-        )
+
+def _centre(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "S S 3"]:
+    height, width = pixels.shape[:2]
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    part = pixels[top : top + side, left : left + side]
+    if part.shape[:2] == (side, side):
+        return part
+    whole = np.zeros((side, side, 3), np.uint8)
+    top, left = (max(0, side - height) + 1) // 2, (max(0, side - width) + 1) // 2
+    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return whole
 
 
 def _squared(pixels: UInt8[np.ndarray, "H W 3"], fill: tuple[int, int, int]) -> UInt8[np.ndarray, "L L 3"]:
