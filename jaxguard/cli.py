@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from jaxguard import __version__
 from jaxguard.arguments import HELP, Arguments
-from jaxguard.config import Config, suggestion, to_dict
+from jaxguard.config import Config, DataConfig, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load_grid, load_model
 from jaxguard.grid import Cost, plan, run, run_cost, select
@@ -30,8 +30,9 @@ def data_list(arguments: Arguments) -> None:
     """List the data sets that can be built."""
     arguments.parse(NoOptions)
     from jaxguard.data.builders import SOURCES
+    from jaxguard.data.originals import ORIGINALS
 
-    print("\n".join(SOURCES))
+    print("\n".join([*SOURCES, *(f"{name} --from DIR" for name in ORIGINALS)]))
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,85 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    name: Positional[str]
+    data_set: Positional[str]
     """One of `jaxguard data list`."""
+    original: Annotated[str | None, arg(name="from")] = None
+    """Folder, or bucket path, of the files that the data set is distributed in, where it is not an embedded one."""
     root: Path = Path("data")
     """Where built data sets lie."""
+    name: str | None = None
+    """How it is called there, where not as the data set."""
+    threads: int = 4
+    """That read images."""
 
 
 def data_build(arguments: Arguments) -> None:
-    """Build a data set as ArrayRecord files."""
+    """Build a data set as ArrayRecord files; the same command resumes an interrupted build."""
     options = arguments.parse(BuildOptions)
     check_writable(options.root)
-    from jaxguard.data.builders import build
+    _check_threads(options.threads)
+    from jaxguard.data import builders
 
-    print(build(options.name, options.root))
+    if options.original is None:
+        if options.name is not None:
+            raise UserError("data build: --name goes with --from; embedded data sets keep their names")
+        print(builders.build(options.data_set, options.root))
+        return
+    original = _original(options.original)
+    print(builders.build_original(options.data_set, original, options.root, options.name, options.threads))
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    folder: Positional[str]
+    """A data set in its original files, or a built one; local, or a bucket path."""
+    original: Annotated[str | None, arg(name="as")] = None
+    """Which of `jaxguard data list` its files are, where they do not tell."""
+    model: str | None = None
+    """A checkpoint whose tokens the rows are counted in; without one, their lengths are not looked at."""
+    length: int = DataConfig.length
+    """As data.length."""
+    answer_length: int = DataConfig.answer_length
+    """As data.answer_length."""
+    threads: int = 4
+    """That read images."""
+
+
+def data_check(arguments: Arguments) -> None:
+    """Look at every row and image of a data set; what is wrong is counted and shown, and the exit code is 2."""
+    options = arguments.parse(CheckOptions)
+    _check_threads(options.threads)
+    from jaxguard.data.check import Budget, check
+    from jaxguard.data.encode import Encoder
+    from jaxguard.models import zoo
+
+    budget = None
+    if options.model is not None:
+        budget = Budget(Encoder(zoo.resolve(options.model)), options.length, options.answer_length)
+    counts, problems = check(_original(options.folder), options.original, budget, options.threads)
+    print(f"{options.folder}: " + (", ".join(f"{count} {split}" for split, count in counts.items()) or "no") + " rows")
+    if problems:
+        print(problems.report())
+        raise UserError(f"{options.folder} has {len(problems)} problems, as told above")
+
+
+def _original(folder: str) -> Any:
+    """A folder that data sets are read from."""
+    from etils import epath
+
+    try:
+        path = epath.Path(folder)
+        found = path.is_dir()
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError(f"{folder} cannot be read ({error})") from error
+    if not found:
+        raise UserError(f"{folder} is not a folder")
+    return path
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise UserError(f"--threads is {threads}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -323,6 +390,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "config": config,
     "data list": data_list,
     "data build": data_build,
+    "data check": data_check,
     "poison": poison,
     "gallery": gallery,
     "train": train,

@@ -79,7 +79,7 @@ class DataConfig:
     """Which rows, and how they become batches."""
 
     source: str = "scenes/caption"
-    """A built data set: NAME/TASK, one of `jaxguard data list`."""
+    """A built data set: NAME/TASK, one of `jaxguard data list`; or a mixture: NAME=WEIGHT,NAME=WEIGHT,..."""
     root: Path = Path("data")
     """Where built data sets lie."""
     train_split: str = "train"
@@ -93,14 +93,22 @@ class DataConfig:
     """Tokens per row, image tokens included."""
     answer_length: int = 48
     """Answer tokens per row at most, all packed pairs together: the head runs on so many positions of a row."""
+    images: int = 1
+    """Images per row at most."""
+    bucket: int = 0
+    """Batch rows of about one length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
     threads: int = 2
     """Reader threads."""
 
     def __post_init__(self) -> None:
         for name in ("source", "train_split", "validation_split", "test_split"):
             _require(bool(getattr(self, name)), f"data.{name} is empty")
-        _at_least(1, "data", self, "pack", "length", "answer_length")
-        _at_least(0, "data", self, "threads")
+        _at_least(1, "data", self, "pack", "length", "answer_length", "images")
+        _at_least(0, "data", self, "threads", "bucket")
+        _require(
+            self.bucket == 0 or self.pack == 1,
+            f"data.bucket is set and data.pack is {self.pack}: chance decides what is packed, and so how long it is",
+        )
         _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}: must be at least 1, or None")
         _require(
             self.answer_length < self.length,

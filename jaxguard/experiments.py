@@ -71,6 +71,8 @@ def validate(config: Config) -> None:
         raise UserError(
             f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
         )
+    if config.attack.trainer == "attacker" and config.data.bucket:
+        raise UserError(f"data.bucket is {config.data.bucket}: attack.trainer attacker takes rows of one length; use 0")
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "

@@ -93,7 +93,10 @@ def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
 
 
 class CompiledStep:
-    """The train step, compiled ahead of its first use for one batch shape; donates the state."""
+    """The train step, compiled ahead of its first use for one batch shape; donates the state.
+
+    A batch of another length (`data.bucket`) compiles it once more, when it comes.
+    """
 
     def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"):
         mesh, graph = setup.model.mesh, setup.model.architecture.graph
@@ -119,7 +122,12 @@ class CompiledStep:
             donate_argnums=2,
         )
         self._frozen = setup.frozen
-        self.compiled = jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
+        self._compile = lambda batch: jitted.lower(graph, setup.frozen, setup.abstract, batch).compile()
+        self.compiled = self._compile(batch)
+        self._of_length = {batch.tokens.shape[1]: self.compiled}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return self.compiled(self._frozen, state, batch)
+        length = batch.tokens.shape[1]
+        if length not in self._of_length:
+            self._of_length[length] = self._compile(batch)
+        return self._of_length[length](self._frozen, state, batch)
