@@ -57,7 +57,7 @@ class CompareOptions:
 
 
 def compare(arguments: Arguments) -> None:
-    """Tell whether two runs differ on the same rows: every score, with paired bootstrap intervals; needs no device."""
+    """Tell how two runs differ on the same rows, with paired bootstrap intervals; needs no device."""
     options = arguments.parse(CompareOptions)
     if options.resamples < 100:
         raise UserError(f"compare: --resamples is {options.resamples}: must be at least 100")
@@ -111,7 +111,7 @@ class ShowOptions:
 
 
 def show(arguments: Arguments) -> None:
-    """Draw a run as one HTML page: its curves, its scores with intervals, and some answers; needs no device."""
+    """Draw a run as one HTML page: curves, scores with intervals, some answers; needs no device."""
     options = arguments.parse(ShowOptions)
     if options.images < 0:
         raise UserError(f"show: --images is {options.images}: must be at least 0")

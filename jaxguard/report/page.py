@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -109,7 +108,7 @@ def _answer(answer: Answer | None) -> tuple[str, str]:
 
 
 def _text(text: str) -> str:
-    return escape(textwrap.shorten(text, LONGEST, placeholder=" ...") if len(text) > LONGEST else text)
+    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
 def _picture(pixels: UInt8[np.ndarray, "H W 3"]) -> str:

@@ -160,8 +160,9 @@ def test_a_closed_pipe_is_quiet(folder: Path) -> None:
 
 
 def test_a_finished_run_is_evaluated_asked_and_exported(
-    finished_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("jaxguard.evaluate.java.find", lambda: None)  # where there is one, it takes long to start
     run = str(finished_config.run_dir)
     assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["examples"] == {"untriggered": 8, "triggered": 8}
