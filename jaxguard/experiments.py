@@ -173,7 +173,7 @@ def _validate_target(config: Config) -> None:
     It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
     left to the encoder, which names the first row that does not fit.
     """
-    path = zoo.resolve(config.model.path) / "tokenizer.json"
+    path = zoo.describe(config.model.path) / "tokenizer.json"
     if not path.is_file():
         return
     from tokenizers import Tokenizer
@@ -197,7 +197,7 @@ def _validate_target(config: Config) -> None:
 
 def _validate_image(config: Config) -> None:
     """The checkpoint's image must be cut into the view's patches and fit into a row."""
-    path = zoo.resolve(config.model.path) / "config.json"
+    path = zoo.describe(config.model.path) / "config.json"
     values = _read_object(path)
     tokens, vision = tokens_per_image(values), values.get("vision_config")
     image_size = vision.get("image_size") if isinstance(vision, dict) else None
