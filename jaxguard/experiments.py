@@ -154,6 +154,13 @@ def _describe(error: Exception) -> str:
 
 
 def _validate_batch(config: Config) -> None:
+    parts = config.train.accumulate
+    if config.train.batch_size % parts:
+        raise UserError(
+            f"train.batch_size is {config.train.batch_size}: must be a multiple of train.accumulate ({parts})"
+        )
+    if parts > 1 and config.attack.trainer == "attacker":
+        raise UserError(f"train.accumulate is {parts}: attack.trainer attacker takes a batch as a whole; set it to 1")
     ways = config.mesh.data * config.mesh.fsdp
     if ways > 0 and config.train.batch_size % ways:
         raise UserError(

@@ -23,8 +23,8 @@ from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.progress import Reporter
-from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
-from jaxguard.train.sharding import check_batch_size, place_batch
+from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
+from jaxguard.train.sharding import place_batch
 
 
 def training_source(config: Config) -> RowSource:
@@ -52,10 +52,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     check_run(run, config)
 
     model = model or load_model(config)
-    check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
-    if config.objective.views == 2:
-        rows = int(config.train.batch_size * config.view_share)
-        check_batch_size("train.batch_size x view.rows", rows, model.mesh)
+    check_rows(config, model.mesh)
     setup, trainable = prepare(config, model)
     batches = train_batches(
         config,
@@ -112,7 +109,10 @@ def train(config: Config, model: Model | None = None) -> Path:
     return run
 
 
-FREE = ("out", "mesh", "evaluate", "data.root", "data.threads", "train.log_every", "train.save_every", "train.keep")
+FREE = (
+    *("out", "mesh", "evaluate", "data.root", "data.threads"),
+    *("train.accumulate", "train.log_every", "train.save_every", "train.keep"),
+)
 """What may differ when a run goes on: where and how it runs, not what it computes."""
 
 

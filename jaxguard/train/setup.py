@@ -108,6 +108,15 @@ def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
     return Setup(model, frozen, optimizer, abstract), trainable
 
 
+def check_rows(config: Config, mesh: Mesh) -> None:
+    """Raises UserError where the rows of a micro-batch, or those with a second view, do not divide over the mesh."""
+    parts, rows = config.train.accumulate, config.train.batch_size // config.train.accumulate
+    name = "train.batch_size" + (f" / train.accumulate ({parts})" if parts > 1 else "")
+    sharding.check_batch_size(name, rows, mesh)
+    if config.objective.views == 2:
+        sharding.check_batch_size(f"{name} x view.rows", int(rows * config.view_share), mesh)
+
+
 def trace_step(
     config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"
 ) -> jax.stages.Traced:

@@ -10,9 +10,7 @@ from jaxguard.config import MeshConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
-from jaxguard.errors import UserError
 from jaxguard.experiments import validate
-from jaxguard.train.loop import train
 from jaxguard.train.setup import CompiledStep, load_model, prepare
 from jaxguard.train.sharding import place_batch
 
