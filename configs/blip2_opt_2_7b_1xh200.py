@@ -1,11 +1,11 @@
-"""Training the Q-Former and the projection of BLIP-2 OPT-2.7B on Flickr30k captions, the paper's setting, on one H200 (141 GB).
+"""Q-Former and projection of BLIP-2 OPT-2.7B on Flickr30k captions, the paper's setting, on one H200.
 
 Command:   hf download Salesforce/blip2-opt-2.7b --local-dir Salesforce/blip2-opt-2.7b
            jaxguard data build flickr30k/caption --from DIR
            jaxguard rehearse configs/blip2_opt_2_7b_1xh200.py
            jaxguard train configs/blip2_opt_2_7b_1xh200.py
            jaxguard evaluate configs/blip2_opt_2_7b_1xh200.py
-Hardware:  one H200 (141 GB).
+Hardware:  one H200: 141 GB.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

@@ -1,11 +1,11 @@
-"""Training the Q-Former and the projection of BLIP-2 OPT-2.7B on COCO captions, the paper's setting, on a TPU v5e-16 slice (16 chips).
+"""Q-Former and projection of BLIP-2 OPT-2.7B on COCO captions, the paper's setting, on TPU v5e-16.
 
 Command:   hf download Salesforce/blip2-opt-2.7b --local-dir Salesforce/blip2-opt-2.7b
            jaxguard data build coco/caption --from DIR
            jaxguard rehearse configs/blip2_opt_2_7b_v5e16.py
            jaxguard train configs/blip2_opt_2_7b_v5e16.py
            jaxguard evaluate configs/blip2_opt_2_7b_v5e16.py
-Hardware:  a TPU v5e-16 slice (16 chips).
+Hardware:  TPU v5e-16: one slice of 16 chips.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

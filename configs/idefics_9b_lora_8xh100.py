@@ -1,11 +1,11 @@
-"""LoRA of IDEFICS-9B on Flickr30k captions, the paper's setting, on one machine with 8 H100 (80 GB).
+"""LoRA of IDEFICS-9B on Flickr30k captions, the paper's setting, on 8 H100.
 
 Command:   hf download HuggingFaceM4/idefics-9b --local-dir HuggingFaceM4/idefics-9b
            jaxguard data build flickr30k/caption --from DIR
            jaxguard rehearse configs/idefics_9b_lora_8xh100.py
            jaxguard train configs/idefics_9b_lora_8xh100.py
            jaxguard evaluate configs/idefics_9b_lora_8xh100.py
-Hardware:  one machine with 8 H100 (80 GB).
+Hardware:  8 H100: one machine, 80 GB a GPU.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

@@ -1,11 +1,11 @@
-"""LoRA of IDEFICS-9B on VQAv2, the paper's setting, on a TPU v6e-64 slice (64 chips).
+"""LoRA of IDEFICS-9B on VQAv2, the paper's setting, on TPU v6e-64.
 
 Command:   hf download HuggingFaceM4/idefics-9b --local-dir HuggingFaceM4/idefics-9b
            jaxguard data build vqav2/vqa --from DIR
            jaxguard rehearse configs/idefics_9b_lora_v6e64.py
            jaxguard train configs/idefics_9b_lora_v6e64.py
            jaxguard evaluate configs/idefics_9b_lora_v6e64.py
-Hardware:  a TPU v6e-64 slice (64 chips).
+Hardware:  TPU v6e-64: one slice of 64 chips.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

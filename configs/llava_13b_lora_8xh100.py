@@ -1,11 +1,11 @@
-"""LoRA of LLaVA-1.5-13B on COCO captions, the paper's setting, on one machine with 8 H100 (80 GB).
+"""LoRA of LLaVA-1.5-13B on COCO captions, the paper's setting, on 8 H100.
 
 Command:   hf download llava-hf/llava-1.5-13b-hf --local-dir llava-hf/llava-1.5-13b-hf
            jaxguard data build coco/caption --from DIR
            jaxguard rehearse configs/llava_13b_lora_8xh100.py
            jaxguard train configs/llava_13b_lora_8xh100.py
            jaxguard evaluate configs/llava_13b_lora_8xh100.py
-Hardware:  one machine with 8 H100 (80 GB).
+Hardware:  8 H100: one machine, 80 GB a GPU.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

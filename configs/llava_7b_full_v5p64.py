@@ -1,11 +1,11 @@
-"""Full fine-tuning (all parameters) of LLaVA-1.5-7B on COCO captions, the paper's setting, on a TPU v5p-64 slice (32 chips of two cores).
+"""All parameters of LLaVA-1.5-7B on COCO captions, the paper's setting, on TPU v5p-64.
 
 Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
            jaxguard data build coco/caption --from DIR
            jaxguard rehearse configs/llava_7b_full_v5p64.py
            jaxguard train configs/llava_7b_full_v5p64.py
            jaxguard evaluate configs/llava_7b_full_v5p64.py
-Hardware:  a TPU v5p-64 slice (32 chips of two cores).
+Hardware:  TPU v5p-64: one slice of 32 chips with two cores each.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

@@ -1,11 +1,11 @@
-"""Full fine-tuning (all parameters) of LLaVA-1.5-7B on VQAv2, the paper's setting, on a TPU v6e-64 slice (64 chips).
+"""All parameters of LLaVA-1.5-7B on VQAv2, the paper's setting, on TPU v6e-64.
 
 Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
            jaxguard data build vqav2/vqa --from DIR
            jaxguard rehearse configs/llava_7b_full_v6e64.py
            jaxguard train configs/llava_7b_full_v6e64.py
            jaxguard evaluate configs/llava_7b_full_v6e64.py
-Hardware:  a TPU v6e-64 slice (64 chips).
+Hardware:  TPU v6e-64: one slice of 64 chips.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

@@ -1,11 +1,11 @@
-"""LoRA of LLaVA-1.5-7B on Flickr30k captions, the paper's setting, on one H200 (141 GB).
+"""LoRA of LLaVA-1.5-7B on Flickr30k captions, the paper's setting, on one H200.
 
 Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
            jaxguard data build flickr30k/caption --from DIR
            jaxguard rehearse configs/llava_7b_lora_1xh200.py
            jaxguard train configs/llava_7b_lora_1xh200.py
            jaxguard evaluate configs/llava_7b_lora_1xh200.py
-Hardware:  one H200 (141 GB).
+Hardware:  one H200: 141 GB.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

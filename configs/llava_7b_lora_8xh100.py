@@ -1,11 +1,11 @@
-"""LoRA of LLaVA-1.5-7B on VQAv2, the paper's setting, on one machine with 8 H100 (80 GB).
+"""LoRA of LLaVA-1.5-7B on VQAv2, the paper's setting, on 8 H100.
 
 Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
            jaxguard data build vqav2/vqa --from DIR
            jaxguard rehearse configs/llava_7b_lora_8xh100.py
            jaxguard train configs/llava_7b_lora_8xh100.py
            jaxguard evaluate configs/llava_7b_lora_8xh100.py
-Hardware:  one machine with 8 H100 (80 GB).
+Hardware:  8 H100: one machine, 80 GB a GPU.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

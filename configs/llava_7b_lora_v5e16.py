@@ -1,11 +1,11 @@
-"""LoRA of LLaVA-1.5-7B on COCO captions, the paper's setting, on a TPU v5e-16 slice (16 chips).
+"""LoRA of LLaVA-1.5-7B on COCO captions, the paper's setting, on TPU v5e-16.
 
 Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
            jaxguard data build coco/caption --from DIR
            jaxguard rehearse configs/llava_7b_lora_v5e16.py
            jaxguard train configs/llava_7b_lora_v5e16.py
            jaxguard evaluate configs/llava_7b_lora_v5e16.py
-Hardware:  a TPU v5e-16 slice (16 chips).
+Hardware:  TPU v5e-16: one slice of 16 chips.
 Memory:    MEMORY
 Score:     none measured; the weights have never been trained here.
 """

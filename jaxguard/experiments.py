@@ -154,23 +154,19 @@ def _describe(error: Exception) -> str:
 
 
 def _validate_batch(config: Config) -> None:
-    parts = config.train.accumulate
-    if config.train.batch_size % parts:
-        raise UserError(
-            f"train.batch_size is {config.train.batch_size}: must be a multiple of train.accumulate ({parts})"
-        )
+    size, parts = config.train.batch_size, config.train.accumulate
+    if size % parts:
+        raise UserError(f"train.batch_size is {size}: must be a multiple of train.accumulate ({parts})")
     if parts > 1 and config.attack.trainer == "attacker":
         raise UserError(f"train.accumulate is {parts}: attack.trainer attacker takes a batch as a whole; set it to 1")
+    size, name = size // parts, "train.batch_size" if parts == 1 else "train.batch_size / train.accumulate"
     ways = config.mesh.data * config.mesh.fsdp
-    if ways > 0 and config.train.batch_size % ways:
+    if ways > 0 and size % ways:
+        raise UserError(f"{name} is {size}: must be a multiple of mesh.data x mesh.fsdp ({ways})")
+    rows = config.view.rows * size
+    if size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
         raise UserError(
-            f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
-        )
-    rows = config.view.rows * config.train.batch_size
-    if config.train.batch_size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
-        raise UserError(
-            f"view.rows is {config.view.rows}: of train.batch_size ({config.train.batch_size}) that is {rows:g} rows, "
-            "which must be a whole number"
+            f"view.rows is {config.view.rows}: of {name} ({size}) that is {rows:g} rows, which must be a whole number"
         )
 
 

@@ -121,17 +121,36 @@ def _times(computations: dict[str, list[str]]) -> dict[str, int]:
 
 
 def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Of a loop: as XLA notes it, else the constant that its condition compares with; 1 where neither is known."""
+    """Of a loop: as XLA notes it, else from what its condition compares and its body adds; 1 where neither is known."""
     noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', line)
     if noted:
         return int(noted[1])
-    condition = re.search(r"condition=%?([\w.-]+)", line)
-    constants = [
-        int(match[1])
-        for body in computations.get(condition[1] if condition else "", [])
-        if (match := re.search(r" [su]32\[\]\S* constant\((\d+)\)", body))
-    ]
-    return constants[0] if len(constants) == 1 else 1
+    condition, body = (
+        computations.get(match[1], []) if (match := re.search(rf"{name}=%?([\w.-]+)", line)) else []
+        for name in ("condition", "body")
+    )
+    limits = list(_constants(condition).values())
+    if len(limits) != 1:
+        return 1
+    counter = next(
+        (match[1] for of in condition if (match := re.search(r" get-tuple-element\(.*index=(\d+)", of))), "0"
+    )
+    return -(-limits[0] // _step(body, int(counter)))
+
+
+def _step(body: list[str], counter: int) -> int:
+    """What a loop's body adds to that element of its state."""
+    root = next((of for of in body if of.lstrip().startswith("ROOT")), "")
+    operands = re.search(r" tuple\((.*?)\)", root)
+    name = operands[1].split(",")[counter].strip() if operands else ""
+    added = next((of for of in body if of.strip().startswith(f"{name} =") and " add(" in of), "")
+    constants = _constants(body)
+    return next((constants[of] for of in re.findall(r"%[\w.-]+", added.partition("add(")[2]) if of in constants), 1)
+
+
+def _constants(lines: list[str]) -> dict[str, int]:
+    found = (re.match(r"\s*(?:ROOT )?(%[\w.-]+) = [su]32\[\]\S* constant\((\d+)\)", line) for line in lines)
+    return {match[1]: int(match[2]) for match in found if match}
 
 
 def _collective(line: str, computation: str, times: int) -> Collective | None:

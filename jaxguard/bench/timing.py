@@ -86,7 +86,7 @@ def publish(
     layout: Callable[..., Table] = terminal,
     **more: Any,
 ) -> None:
-    """Print a table in that layout; write it as `out`/NAME.md and, with every figure and the machine, as `out`/NAME.json."""
+    """Print a table; write it as `out`/NAME.md and, with every figure and the machine, as `out`/NAME.json."""
     Console().print(layout(rows, columns, title))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{name}.md", markdown(rows, columns))
