@@ -27,7 +27,7 @@ def test_operations_are_those_counted_from_shapes(small_config, trainable):
     assert found == pytest.approx(step_flops(model.architecture, trainable, [view, view]), rel=0.02)
     again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=True))
     model = describe_model(again, zoo.describe(config.model.path))
-    assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.2 * found
+    assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.1 * found
 
 
 def test_loops_count_as_often_as_they_run():
