@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from jaxguard import __version__
 from jaxguard.arguments import HELP, Arguments
+from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
 from jaxguard.config import Config, DataConfig, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load_grid, load_model
@@ -368,6 +369,43 @@ def _checked_bench(options: Bench) -> Bench:
 
 
 @dataclass(frozen=True)
+class RehearseOptions:
+    topology: str | None = None
+    """A TPU slice ("v5e:4x4") or GPUs ("8xH100"), where it is not the configuration's mesh.hardware."""
+    search: bool = False
+    """Try micro-batches and rematerialisation, and recommend the fastest that fits."""
+    decode: bool = True
+    """Compile the decoding of `evaluate` too."""
+    out: Path = Path("runs/rehearsal")
+    """Where the table and the JSON go."""
+
+
+def rehearse(arguments: Arguments) -> None:
+    """Compile runs for hardware that is not here: what fits, memory, exchanges, times (FILE ... [overrides] first)."""
+    words = list(arguments.tokens)
+    count = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    options, rest = replace(arguments, tokens=words[count:]).split(RehearseOptions)
+    files = words[:count] or [""]
+    runs = []
+    for file in files:
+        settings = replace(rest, tokens=[file, *rest.tokens] if file else rest.tokens).configuration()
+        name = options.topology or settings.mesh.hardware
+        if name is None:
+            raise UserError(f"rehearse: {file} names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100")
+        runs.append((settings, Hardware.parse(name)))
+    if options.search and len(runs) > 1:
+        raise UserError("rehearse: --search takes one configuration at a time")
+    check_writable(options.out)
+    os.environ |= COMPILE_ONLY
+    from jaxguard.bench.rehearsals import rehearse_runs, search
+
+    if options.search:
+        search(*runs[0], options.out)
+    else:
+        rehearse_runs(runs, options.out, decode=options.decode)
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     family: Literal["llava", "blip2", "idefics"] = "llava"
@@ -407,6 +445,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "bench data": bench_data,
     "bench torch": bench_torch,
     "bench compile": bench_compile,
+    "rehearse": rehearse,
 }
 
 

@@ -227,6 +227,8 @@ class TrainConfig:
     steps: int = 200
     batch_size: int = 32
     """Rows over all devices."""
+    accumulate: int = 1
+    """Micro-batches that a step runs one behind the other; loss and gradient are those of the whole batch."""
     learning_rate: float = 1e-3
     warmup: int = 20
     """Steps of linear warm-up; cosine decay to `final` x the peak follows."""
@@ -242,7 +244,7 @@ class TrainConfig:
     """Poisoned training rows, and as many clean ones, of which loss, entropy and J are logged beside the metrics."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "train", self, "steps", "batch_size", "log_every", "save_every", "keep")
+        _at_least(1, "train", self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
         _at_least(0, "train", self, "warmup", "weight_decay", "probe")
         _share("train.final", self.final)
         for name in ("learning_rate", "clip"):
@@ -257,6 +259,8 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    hardware: str | None = None
+    """What the run is meant for: a TPU slice ("v5e:4x4") or GPUs ("8xH100"). Only `jaxguard rehearse` reads it."""
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("data", "fsdp", "tensor")}

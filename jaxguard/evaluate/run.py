@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ from jaxguard.models.families import Parameters
 from jaxguard.train.checkpoint import FOLDER
 from jaxguard.train.export import run_parameters
 from jaxguard.train.setup import Model, load_model
-from jaxguard.train.sharding import batch_sharding, check_batch_size, place_batch, replicated
+from jaxguard.train.sharding import batch_sharding, check_batch_size, place_batch, replicated, rows_on
 
 MOST_PIXELS = 64 * 1024 * 1024
 """An image file with more is not decoded."""
@@ -49,16 +50,7 @@ class Decoder:
     @classmethod
     def build(cls, config: Config, model: Model, parameters: Parameters) -> Decoder:
         encoder = Encoder.from_checkpoint(model.folder)
-        beams = config.evaluate.beams
-        decode = functools.partial(
-            greedy if beams == 1 else functools.partial(beam, beams=beams),
-            model.architecture.graph,
-            new_tokens=config.evaluate.new_tokens,
-            end_token=encoder.eos_id,
-        )
-        shardings = (model.shardings, batch_sharding(model.mesh))
-        jitted = jax.jit(decode, in_shardings=shardings, out_shardings=replicated(model.mesh))
-        return cls(encoder, model, parameters, jitted)
+        return cls(encoder, model, parameters, decoding(config, model, encoder.eos_id))
 
     def answer(self, config: Config, source: RowSource, count: int) -> list[tuple[Row, str]]:
         """(row, answer) of the first `count` rows."""
@@ -68,6 +60,24 @@ class Decoder:
             tokens = np.asarray(self.generate(self.parameters, place_batch(batch, self.model.mesh)))
             answers += [(row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False)]
         return answers
+
+
+def decoding(config: Config, model: Model, end_token: int) -> Any:
+    """The jitted decoding of a batch of prompts: (parameters, batch) -> tokens."""
+    beams = config.evaluate.beams
+    search = functools.partial(
+        greedy if beams == 1 else functools.partial(beam, beams=beams),
+        model.architecture.graph,
+        new_tokens=config.evaluate.new_tokens,
+        end_token=end_token,
+    )
+
+    def decode(parameters: Parameters, batch: Batch) -> jax.Array:
+        with rows_on(model.mesh):
+            return search(parameters, batch)
+
+    shardings = (model.shardings, batch_sharding(model.mesh))
+    return jax.jit(decode, in_shardings=shardings, out_shardings=replicated(model.mesh))
 
 
 def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Prediction]:

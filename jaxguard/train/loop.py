@@ -24,8 +24,8 @@ from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
-from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
-from jaxguard.train.sharding import check_batch_size, place_batch
+from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
+from jaxguard.train.sharding import place_batch
 
 
 def training_source(config: Config) -> RowSource:
@@ -53,10 +53,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     check_run(run, config)
 
     model = model or load_model(config)
-    check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
-    if config.objective.views == 2:
-        rows = int(config.train.batch_size * config.view_share)
-        check_batch_size("train.batch_size x view.rows", rows, model.mesh)
+    check_rows(config, model.mesh)
     setup, trainable = prepare(config, model)
     batches = train_batches(
         config,
@@ -119,7 +116,7 @@ def train(config: Config, model: Model | None = None) -> Path:
 
 FREE = (
     *("out", "mesh", "evaluate", "data.root", "data.threads"),
-    *(f"train.{name}" for name in ("log_every", "save_every", "keep", "probe")),
+    *(f"train.{name}" for name in ("accumulate", "log_every", "save_every", "keep", "probe")),
 )
 """What may differ when a run goes on: where and how it runs, not what it computes."""
 
