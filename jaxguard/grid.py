@@ -132,11 +132,14 @@ def run(grid: Grid, source: Path) -> int:
     Raises:
         Preempted: interrupted; finished cells and the checkpoint of the current one are kept.
     """
+    from jaxguard import processes
+
     failed = 0
     for number, cell in enumerate(grid.cells, 1):
         if cell.record():
             continue
-        print(f"== cell {number}/{len(grid.cells)}: {cell}; {_left(grid, _pace(grid))} left", file=sys.stderr)
+        if processes.first():
+            print(f"== cell {number}/{len(grid.cells)}: {cell}; {_left(grid, _pace(grid))} left", file=sys.stderr)
         try:
             _run_cell(cell)
         except Preempted:
@@ -147,7 +150,8 @@ def run(grid: Grid, source: Path) -> int:
         except Exception:  # a bug in one cell must not cost the others hours
             failed += 1
             print(f"failed: {cell}:\n{traceback.format_exc()}", file=sys.stderr)
-    write_tables(grid, source)
+    if processes.first():
+        write_tables(grid, source)
     return failed
 
 
@@ -176,6 +180,7 @@ def summarise(grid: Grid, source: Path) -> list[dict[str, Any]]:
 
 
 def _run_cell(cell: Cell) -> None:
+    from jaxguard import processes
     from jaxguard.evaluate.run import evaluate
     from jaxguard.train.loop import train
     from jaxguard.train.setup import load_model
@@ -190,7 +195,8 @@ def _run_cell(cell: Cell) -> None:
         "seconds": time.perf_counter() - began,
         "commit": _commit(),
     }
-    write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
+    if processes.first():
+        write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _row(labels: dict[str, str], records: list[Record], source: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
 from jaxguard.batch import Batch
@@ -28,7 +29,8 @@ class _Example:
     rows: int
     views: int
 
-    def __call__(self, index: int, position: int) -> Batch:
+    def __call__(self, element: tuple[int, int]) -> Batch:
+        index, position = element
         config, epoch = self.config, index // self.rows
         row = self.source[position]
         encoded = self.encoder.encode(
@@ -57,6 +59,23 @@ class _Example:
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one process reads of the global order: (index in it, row), batch by batch."""
+
+    order: Any
+    batch_size: int
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * len(self.places)
+
+    def __getitem__(self, number: int) -> tuple[int, int]:
+        batch, place = divmod(int(number), len(self.places))
+        index = batch * self.batch_size + self.places[place]
+        return index, self.order[index]
+
+
 def train_batches(
     config: Config,
     encoder: Encoder,
@@ -64,17 +83,17 @@ def train_batches(
     *,
     batch_size: int,
     views: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
 ) -> Any:
     """An endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
 
-    The rows of global batch k are the same for any number of processes, reader threads and devices: each process reads
-    every `process_count`-th element of one global order. Views and text are keyed by (seed, epoch, row id).
+    Global batch k holds the same rows in the same order for any number of processes, reader threads and devices, so its
+    state is k alone and a run may go on with other processes. Views and text are keyed by (seed, epoch, row id).
 
     Args:
-        batch_size: rows of this process.
+        batch_size: rows of a global batch.
         views: 1 (original only) or 2.
+        places: which of these rows this process makes, in rising order; None makes all.
 
     Raises:
         UserError: fewer rows than one batch, or a `data.limit` that does not fit the source.
@@ -84,26 +103,48 @@ def train_batches(
         if not 1 <= config.data.limit <= rows:
             raise UserError(f"data.limit is {config.data.limit}: must lie between 1 and the source's {rows} rows")
         rows = config.data.limit
-    if rows < batch_size * process_count:
-        raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size * process_count}")
+    if rows < batch_size:
+        raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size}")
     example = _Example(config, encoder, source, rows, views)
     order = grain.MapDataset.range(rows).shuffle(seed=config.seed).repeat()
-    batches = order.map_with_index(example)[process_index::process_count].batch(batch_size, drop_remainder=True)
+    part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
+    batches = grain.MapDataset.source(part).map(example).batch(len(part.places), drop_remainder=True)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
 
 
-def eval_batches(
-    rows: Sequence[Row], encoder: Encoder, batch_size: int, length: int
-) -> Iterator[tuple[Batch, list[Row]]]:
-    """Left-padded prompts (the first of each row), in order, with the rows they are of.
+def validation_batches(config: Config, encoder: Encoder, source: RowSource, places: Sequence[int]) -> Iterator[Batch]:
+    """The first `train.validation` rows with their answers, in batches of `train.batch_size`, `places` of each.
 
-    The last batch is filled up by repeating its last row with id -1, so that every batch has the same shape.
+    The last batch is filled up with rows of which no answer counts.
     """
-    for start in range(0, len(rows), batch_size):
-        part = list(rows[start : start + batch_size])
-        filled = part + [part[-1]] * (batch_size - len(part))
+    count, size = config.train.validation, config.train.batch_size
+    example = _Example(config, encoder, source, count, views=1)
+    for start in range(0, count, size):
+        own = [start + place for place in places]
+        rows = [example((index, index)) for index in (min(index, count - 1) for index in own)]
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        real = np.array([index < count for index in own])
+        yield batch.replace(answer_mask=batch.answer_mask & real[:, None])
+
+
+def eval_batches(
+    source: RowSource, count: int, encoder: Encoder, batch_size: int, length: int, places: Sequence[int] | None = None
+) -> Iterator[tuple[Batch, list[Row]]]:
+    """Left-padded prompts (the first of each row) of the first `count` rows, in order, with the rows they are of.
+
+    The last batch is filled up by repeating the last row with id -1, so that every batch has the same shape on every
+    process.
+
+    Args:
+        batch_size: rows of a global batch.
+        places: which of these rows this process reads, in rising order; None reads all.
+    """
+    for start in range(0, count, batch_size):
+        own = [start + place for place in (range(batch_size) if places is None else places)]
+        filled = [source[min(index, count - 1)] for index in own]
+        part = filled[: sum(index < count for index in own)]
         prompts = [encoder.prompt(row.prompts[0], length) for row in filled]
-        ids = [row.id for row in part] + [-1] * (batch_size - len(part))
+        ids = [row.id for row in part] + [-1] * (len(filled) - len(part))
         yield (
             Batch(
                 images=np.stack([encoder.image(row.image) for row in filled])[:, None, None],

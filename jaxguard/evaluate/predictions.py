@@ -47,12 +47,17 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def to_line(prediction: Prediction) -> str:
+    """One JSON object without a line break."""
+    return json.dumps(dataclasses.asdict(prediction), ensure_ascii=False)
+
+
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """One JSON object a line; atomically."""
     partial = path.with_suffix(".partial")
     with partial.open("w") as file:
         for prediction in predictions:
-            file.write(json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n")
+            file.write(to_line(prediction) + "\n")
     os.replace(partial, path)
 
 
@@ -66,10 +71,11 @@ def read_predictions(path: Path) -> list[Prediction]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable predictions file ({error})") from error
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return [from_line(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _parse(line: str, where: str) -> Prediction:
+def from_line(line: str, where: str) -> Prediction:
+    """What `to_line`, or any system, wrote; `where` is named in the error."""
     try:
         values: Any = json.loads(line)
     except ValueError as error:
