@@ -29,6 +29,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh
 
 parity: $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -183,19 +184,26 @@ def train(arguments: Arguments) -> None:
     """Fine-tune a model into a run folder; the same command resumes an interrupted run."""
     settings = arguments.configuration()
     check_writable(settings.run_dir)
+    from jaxguard import processes
     from jaxguard.train import loop
 
-    print(loop.train(settings))
+    processes.connect()
+    run = loop.train(settings)
+    if processes.first():
+        print(run)
 
 
 def evaluate(arguments: Arguments) -> None:
     """Decode and score the test rows with a trained run (its configuration file, or its folder)."""
     settings = arguments.configuration()
     check_writable(settings.run_dir)
+    from jaxguard import processes
     from jaxguard.evaluate import java, run
 
+    processes.connect()
     run.evaluate(settings, java=java.find())
-    print((settings.run_dir / "scores.json").read_text(), end="")
+    if processes.first():
+        print((settings.run_dir / "scores.json").read_text(), end="")
 
 
 @dataclass(frozen=True)
@@ -265,6 +273,9 @@ def table(arguments: Arguments) -> None:
         print(plan(grid))
         return
     check_writable(grid.out)
+    from jaxguard import processes
+
+    processes.connect()
     failed = run(grid, command, options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
@@ -473,6 +484,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _stop(2, f"error: {error.strerror} ({error.filename or 'while writing'}); make room and run it again")
     return 0
 
 

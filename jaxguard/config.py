@@ -35,6 +35,9 @@ def _seed(name: str, value: int) -> None:
     _require(0 <= value < 2**32, f"{name} is {value}: must lie in [0, 2**32)")
 
 
+Checkpoint = Literal["newest", "best"]
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters, where `model.trainable` is "lora"."""
@@ -238,14 +241,28 @@ class TrainConfig:
     """Global gradient norm."""
     log_every: int = 20
     save_every: int = 500
+    save_minutes: float | None = None
+    """Save also so long after the last time, as soon as metrics are logged; None goes by steps alone."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: int = 0
+    """Checkpoints kept besides for the lowest validation loss."""
+    validation: int = 0
+    """Rows of data.validation_split whose loss is taken at every save; 0 takes none."""
     probe: int = 0
     """Poisoned training rows, and as many clean ones, of which loss, entropy and J are logged beside the metrics."""
 
     def __post_init__(self) -> None:
         _at_least(1, "train", self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
-        _at_least(0, "train", self, "warmup", "weight_decay", "probe")
+        _at_least(0, "train", self, "warmup", "weight_decay", "keep_best", "validation", "probe")
+        _require(
+            self.save_minutes is None or 0 < self.save_minutes < math.inf,
+            f"train.save_minutes is {self.save_minutes}: must be finite and positive, or None",
+        )
+        _require(
+            self.keep_best == 0 or self.validation > 0,
+            "train.keep_best is set but train.validation, the rows to judge by, is 0",
+        )
         _share("train.final", self.final)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
@@ -283,6 +300,8 @@ class EvaluateConfig:
     """Decoding stops here or at the end token."""
     beams: int = 1
     """Sequences that beam search keeps; 1 decodes greedily."""
+    checkpoint: Checkpoint = "newest"
+    """Whose parameters: the newest, or those of the lowest validation loss (train.validation)."""
 
     def __post_init__(self) -> None:
         _at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens", "beams")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -63,6 +64,22 @@ class _Example:
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one process reads of the global order, batch by batch."""
+
+    order: Any
+    batch_size: int
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * len(self.places)
+
+    def __getitem__(self, number: int) -> Place:
+        batch, place = divmod(int(number), len(self.places))
+        return self.order[batch * self.batch_size + self.places[place]]
+
+
 def train_batches(
     config: Config,
     encoder: Encoder,
@@ -70,43 +87,72 @@ def train_batches(
     *,
     batch_size: int,
     views: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
 ) -> Any:
     """An endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
 
-    The rows of global batch k are the same for any number of processes, reader threads and devices: each process reads
-    every `process_count`-th element of one global order. Views and text are keyed by (seed, epoch, row id).
+    Global batch k holds the same rows in the same order for any number of processes, reader threads and devices, so its
+    state is k alone and a run may go on with other processes. Views and text are keyed by (seed, epoch, row id).
 
     Args:
-        batch_size: rows of this process.
+        batch_size: rows of a global batch.
         views: 1 (original only) or 2.
+        places: which of these rows this process makes, in rising order; None makes all.
 
     Raises:
         UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
     """
-    order = training_order(config, encoder, source, batch_size * process_count)
-    rows = order[process_index::process_count].map(_Example(config, encoder, source, views))
-    batches = rows.batch(batch_size, drop_remainder=True)
+    order = training_order(config, encoder, source, batch_size)
+    part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
+    rows = grain.MapDataset.source(part).map(_Example(config, encoder, source, views))
+    batches = rows.batch(len(part.places), drop_remainder=True)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
 
 
-def eval_batches(
-    rows: Sequence[Row], encoder: Encoder, batch_size: int, length: int
-) -> Iterator[tuple[Batch, list[Row]]]:
-    """Left-padded prompts (the first of each row), in order, with the rows they are of.
+def validation_batches(config: Config, encoder: Encoder, source: RowSource, places: Sequence[int]) -> Iterator[Batch]:
+    """The first `train.validation` rows with their answers, in batches of `train.batch_size`, `places` of each.
 
-    The last batch is filled up by repeating its last row with id -1, so that every batch has the same shape.
+    The last batch is filled up with rows of which no answer counts.
     """
-    for start in range(0, len(rows), batch_size):
-        part = list(rows[start : start + batch_size])
-        filled = part + [part[-1]] * (batch_size - len(part))
-        most = max(1, *(len(row.images) for row in filled))
+    count, size = config.train.validation, config.train.batch_size
+    example = _Example(config, encoder, source, views=1)
+    for start in range(0, count, size):
+        own = [start + place for place in places]
+        rows = [example(Place(0, min(index, count - 1), config.data.length)) for index in own]
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        real = np.array([index < count for index in own])
+        yield batch.replace(answer_mask=batch.answer_mask & real[:, None])
+
+
+def eval_batches(
+    source: RowSource,
+    count: int,
+    encoder: Encoder,
+    batch_size: int,
+    length: int,
+    *,
+    images: int = 1,
+    places: Sequence[int] | None = None,
+) -> Iterator[tuple[Batch, list[Row]]]:
+    """Left-padded prompts (the first of each row) of the first `count` rows, in order, with the rows they are of.
+
+    The last batch is filled up by repeating the last row with id -1, so that every batch has the same shape on every
+    process.
+
+    Args:
+        batch_size: rows of a global batch.
+        images: of a row, at most.
+        places: which of these rows this process reads, in rising order; None reads all.
+    """
+    for start in range(0, count, batch_size):
+        own = [start + place for place in (range(batch_size) if places is None else places)]
+        filled = [source[min(index, count - 1)] for index in own]
+        part = filled[: sum(index < count for index in own)]
         prompts = [encoder.prompt(row.prompts[0], length, len(row.images)) for row in filled]
-        ids = [row.id for row in part] + [-1] * (batch_size - len(part))
+        ids = [row.id for row in part] + [-1] * (len(filled) - len(part))
         yield (
             Batch(
-                images=np.stack([_images(encoder, row, most) for row in filled])[:, None],
+                images=np.stack([_images(encoder, row, images) for row in filled])[:, None],
                 tokens=np.stack([prompt.tokens for prompt in prompts]),
                 positions=np.stack([prompt.positions for prompt in prompts]),
                 segments=np.stack([prompt.segments for prompt in prompts]),
