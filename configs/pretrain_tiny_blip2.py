@@ -14,7 +14,7 @@ from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, Tra
 
 config = Config(
     name="pretrain-tiny-blip2",
-    model=ModelConfig(path="reader-blip2", trainable="language"),
+    model=ModelConfig(path="reader-blip2", trainable="decoder"),
     data=DataConfig(source="scenes/all", pack=4, length=144, answer_length=72),
     train=TrainConfig(
         steps=2000,

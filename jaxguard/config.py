@@ -68,8 +68,9 @@ class ModelConfig:
     """A folder in Hugging Face layout, or the name of a checkpoint shipped in jaxguard/models/zoo."""
     init: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture and tokenizer of `path` and draws fresh weights."""
-    trainable: Literal["projector", "lora", "language", "all"] = "language"
-    """What joins tower and decoder; adapters only; that and the language model; everything."""
+    trainable: Literal["projector", "lora", "decoder", "language", "all"] = "language"
+    """What joins tower and decoder; adapters only; the decoder, not the queries that read the tower; that and the
+    queries; everything."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Trainable parameters and losses are float32."""

@@ -69,4 +69,6 @@ def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
 
 def instructions(step: CompiledStep) -> int:
     """Of the program that XLA made: what it takes to compile, however fast the machine is."""
-    return sum(" = " in line for line in (step.compiled.as_text() or "").splitlines())
+    text = step.compiled.as_text()
+    assert text is not None
+    return sum(" = " in line for line in text.splitlines())

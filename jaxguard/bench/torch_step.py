@@ -39,7 +39,8 @@ class TorchStep:
         model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         self.model = model.train()
         vision, projector = model.model.vision_tower, model.model.multi_modal_projector
-        frozen = {"all": [], "language": [vision], "projector": [vision, model.model.language_model]}
+        frozen = {"all": [], "language": [vision], "decoder": [vision]}
+        frozen["projector"] = [vision, model.model.language_model]
         for part in frozen[config.model.trainable]:
             part.requires_grad_(False)
         projector.requires_grad_(True)

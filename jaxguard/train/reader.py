@@ -69,7 +69,8 @@ def main(options: Options) -> None:
     rest = {path: value for path, value in parameters.items() if path not in trained}
     state = (trained, places, things)
 
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, 100, options.steps)
+    warmup = min(100, options.steps - 1)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warmup, options.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
     moments = optimizer.init(state)
 

@@ -169,7 +169,7 @@ def test_evaluation_keeps_order_and_fills_the_last_batch():
 
 def test_evaluation_is_split_between_processes_with_equal_shapes_to_the_last_batch():
     """The second process has no row of the last batch; it still takes part in it."""
-    parts = [list(eval_batches(Listed(5), 5, ENCODER, 4, 96, places)) for places in ([0, 1], [2, 3])]
+    parts = [list(eval_batches(Listed(5), 5, ENCODER, 4, 96, places=places)) for places in ([0, 1], [2, 3])]
     assert [batch.ids.tolist() for batch, _ in parts[0]] == [[0, 1], [4, -1]]
     assert [batch.ids.tolist() for batch, _ in parts[1]] == [[2, 3], [-1, -1]]
     assert [[row.id for row in rows] for _, rows in parts[0] + parts[1]] == [[0, 1], [4], [2, 3], []]

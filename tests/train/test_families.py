@@ -23,6 +23,7 @@ from jaxguard.train import reader
 from jaxguard.train.export import export
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model
+from jaxguard.train.state import partition
 
 NARROW = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -87,6 +88,13 @@ def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
     moved = {path for path in before if not np.array_equal(before[path], again.parameters[path])}
     assert {path.partition(".")[0] for path in moved} in ({"vision", "qformer"}, {"vision", "resampler"})
     assert {"vision.patch.kernel", "vision.layers.up.kernel"} < moved
+
+
+def test_the_decoder_trains_without_its_queries(checkpoint):
+    arch = architecture(checkpoint, dtype="float32", remat=False)
+    decoder, language = (partition(arch.shapes, mode)[0].keys() for mode in ("decoder", "language"))
+    assert {path.partition(".")[0] for path in language - decoder} in ({"qformer"}, {"resampler"})
+    assert {path.partition(".")[0] for path in decoder} <= {"projector", "language"}
 
 
 def test_patches_in_order_need_no_queries(small_checkpoint, tmp_path):
