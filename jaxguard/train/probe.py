@@ -66,9 +66,8 @@ class Probe:
             ((found, _),) = token_statistics(model, batch, chosen, Viewed.of(Fraction(1)), mesh)
             assert isinstance(found, PairStatistics)
             numbers = jnp.stack([found.nll_p, found.entropy_p, found.divergence])
-            return jnp.sum(jnp.where(counts, numbers, 0.0), axis=-1) / jnp.maximum(
-                counts.sum(-1, dtype=jnp.float32), 1.0
-            )
+            sums = jnp.sum(jnp.where(counts[None], numbers, 0.0), axis=-1)
+            return sums / jnp.maximum(counts.sum(axis=-1, dtype=jnp.float32), 1.0)[None]
 
         places = setup.model.shardings
         self._measure = jax.jit(
