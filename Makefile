@@ -1,6 +1,7 @@
 # make demo    plant a backdoor, train with the defence on, show the table      make demo ARGS="--task vqa"
 # make test    lint, types and tests
 # make parity  compare with torch (installs it)
+# make slices  compile for TPU slices (installs libtpu into an environment of its own)
 #
 # Each makes its environment in $(VENV) first, with uv where it is installed. PYTHON=python3.12 chooses the interpreter.
 
@@ -15,7 +16,7 @@ INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/py
 # XLA takes its CPU buffers from malloc; huge pages spare it most page faults: a step of the demo takes 0.7 of the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: demo test lint parity
+.PHONY: demo test lint parity slices
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -28,9 +29,20 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh
 
 parity: $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity
+
+# Elsewhere: where libtpu is installed, plain JAX looks for TPUs.
+slices:
+	@$(MAKE) VENV=$(VENV)-slices $(VENV)-slices/.slices
+	$(VENV)-slices/bin/python -m pytest tests/slices
+
+$(VENV)/.slices: $(VENV)/.dev
+	@echo "installing libtpu into $(VENV)"
+	@$(INSTALL) --editable '.[rehearse]'
+	@touch $@
 
 $(BIN)/python:
 	$(if $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and print(1)' 2>/dev/null),,\

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from jaxguard import __version__
 from jaxguard.arguments import HELP, Arguments
-from jaxguard.config import Config, suggestion, to_dict
+from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
+from jaxguard.config import Config, DataConfig, suggestion, to_dict
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.experiments import check_writable, load_grid, load_model
 from jaxguard.grid import Cost, plan, run, run_cost, select
@@ -30,8 +32,9 @@ def data_list(arguments: Arguments) -> None:
     """List the data sets that can be built."""
     arguments.parse(NoOptions)
     from jaxguard.data.builders import SOURCES
+    from jaxguard.data.originals import ORIGINALS
 
-    print("\n".join(SOURCES))
+    print("\n".join([*SOURCES, *(f"{name} --from DIR" for name in ORIGINALS)]))
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,85 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    name: Positional[str]
+    data_set: Positional[str]
     """One of `jaxguard data list`."""
+    original: Annotated[str | None, arg(name="from")] = None
+    """Folder, or bucket path, of the files that the data set is distributed in, where it is not an embedded one."""
     root: Path = Path("data")
     """Where built data sets lie."""
+    name: str | None = None
+    """How it is called there, where not as the data set."""
+    threads: int = 4
+    """That read images."""
 
 
 def data_build(arguments: Arguments) -> None:
-    """Build a data set as ArrayRecord files."""
+    """Build a data set as ArrayRecord files; the same command resumes an interrupted build."""
     options = arguments.parse(BuildOptions)
     check_writable(options.root)
-    from jaxguard.data.builders import build
+    _check_threads(options.threads)
+    from jaxguard.data import builders
 
-    print(build(options.name, options.root))
+    if options.original is None:
+        if options.name is not None:
+            raise UserError("data build: --name goes with --from; embedded data sets keep their names")
+        print(builders.build(options.data_set, options.root))
+        return
+    original = _original(options.original)
+    print(builders.build_original(options.data_set, original, options.root, options.name, options.threads))
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    folder: Positional[str]
+    """A data set in its original files, or a built one; local, or a bucket path."""
+    original: Annotated[str | None, arg(name="as")] = None
+    """Which of `jaxguard data list` its files are, where they do not tell."""
+    model: str | None = None
+    """A checkpoint whose tokens the rows are counted in; without one, their lengths are not looked at."""
+    length: int = DataConfig.length
+    """As data.length."""
+    answer_length: int = DataConfig.answer_length
+    """As data.answer_length."""
+    threads: int = 4
+    """That read images."""
+
+
+def data_check(arguments: Arguments) -> None:
+    """Look at every row and image of a data set; what is wrong is counted and shown, and the exit code is 2."""
+    options = arguments.parse(CheckOptions)
+    _check_threads(options.threads)
+    from jaxguard.data.check import Budget, check
+    from jaxguard.data.encode import Encoder
+    from jaxguard.models import zoo
+
+    budget = None
+    if options.model is not None:
+        budget = Budget(Encoder(zoo.resolve(options.model)), options.length, options.answer_length)
+    counts, problems = check(_original(options.folder), options.original, budget, options.threads)
+    print(f"{options.folder}: " + (", ".join(f"{count} {split}" for split, count in counts.items()) or "no") + " rows")
+    if problems:
+        print(problems.report())
+        raise UserError(f"{options.folder} has {len(problems)} problems, as told above")
+
+
+def _original(folder: str) -> Any:
+    """A folder that data sets are read from."""
+    from etils import epath
+
+    try:
+        path = epath.Path(folder)
+        found = path.is_dir()
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError(f"{folder} cannot be read ({error})") from error
+    if not found:
+        raise UserError(f"{folder} is not a folder")
+    return path
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise UserError(f"--threads is {threads}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -115,19 +184,26 @@ def train(arguments: Arguments) -> None:
     """Fine-tune a model into a run folder; the same command resumes an interrupted run."""
     settings = arguments.configuration()
     check_writable(settings.run_dir)
+    from jaxguard import processes
     from jaxguard.train import loop
 
-    print(loop.train(settings))
+    processes.connect()
+    run = loop.train(settings)
+    if processes.first():
+        print(run)
 
 
 def evaluate(arguments: Arguments) -> None:
     """Decode and score the test rows with a trained run (its configuration file, or its folder)."""
     settings = arguments.configuration()
     check_writable(settings.run_dir)
+    from jaxguard import processes
     from jaxguard.evaluate import java, run
 
+    processes.connect()
     run.evaluate(settings, java=java.find())
-    print((settings.run_dir / "scores.json").read_text(), end="")
+    if processes.first():
+        print((settings.run_dir / "scores.json").read_text(), end="")
 
 
 @dataclass(frozen=True)
@@ -197,6 +273,9 @@ def table(arguments: Arguments) -> None:
         print(plan(grid))
         return
     check_writable(grid.out)
+    from jaxguard import processes
+
+    processes.connect()
     failed = run(grid, command, options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
@@ -301,6 +380,43 @@ def _checked_bench(options: Bench) -> Bench:
 
 
 @dataclass(frozen=True)
+class RehearseOptions:
+    topology: str | None = None
+    """A TPU slice ("v5e:4x4") or GPUs ("8xH100"), where it is not the configuration's mesh.hardware."""
+    search: bool = False
+    """Try micro-batches and rematerialisation, and recommend the fastest that fits."""
+    decode: bool = True
+    """Compile the decoding of `evaluate` too."""
+    out: Path = Path("runs/rehearsal")
+    """Where the table and the JSON go."""
+
+
+def rehearse(arguments: Arguments) -> None:
+    """Compile runs for hardware that is not here: what fits, memory, exchanges, times (FILE ... [overrides] first)."""
+    words = list(arguments.tokens)
+    count = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    options, rest = replace(arguments, tokens=words[count:]).split(RehearseOptions)
+    files = words[:count] or [""]
+    runs = []
+    for file in files:
+        settings = replace(rest, tokens=[file, *rest.tokens] if file else rest.tokens).configuration()
+        name = options.topology or settings.mesh.hardware
+        if name is None:
+            raise UserError(f"rehearse: {file} names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100")
+        runs.append((settings, Hardware.parse(name)))
+    if options.search and len(runs) > 1:
+        raise UserError("rehearse: --search takes one configuration at a time")
+    check_writable(options.out)
+    os.environ |= COMPILE_ONLY
+    from jaxguard.bench.rehearsals import rehearse_runs, search
+
+    if options.search:
+        search(*runs[0], options.out)
+    else:
+        rehearse_runs(runs, options.out, decode=options.decode)
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     family: Literal["llava", "blip2", "idefics"] = "llava"
@@ -323,6 +439,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "config": config,
     "data list": data_list,
     "data build": data_build,
+    "data check": data_check,
     "poison": poison,
     "gallery": gallery,
     "train": train,
@@ -339,6 +456,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "bench data": bench_data,
     "bench torch": bench_torch,
     "bench compile": bench_compile,
+    "rehearse": rehearse,
 }
 
 
@@ -366,6 +484,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _stop(2, f"error: {error.strerror} ({error.filename or 'while writing'}); make room and run it again")
     return 0
 
 

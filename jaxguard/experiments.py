@@ -71,6 +71,8 @@ def validate(config: Config) -> None:
         raise UserError(
             f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
         )
+    if config.attack.trainer == "attacker" and config.data.bucket:
+        raise UserError(f"data.bucket is {config.data.bucket}: attack.trainer attacker takes rows of one length; use 0")
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
@@ -162,16 +164,19 @@ def _describe(error: Exception) -> str:
 
 
 def _validate_batch(config: Config) -> None:
+    size, parts = config.train.batch_size, config.train.accumulate
+    if size % parts:
+        raise UserError(f"train.batch_size is {size}: must be a multiple of train.accumulate ({parts})")
+    if parts > 1 and config.attack.trainer == "attacker":
+        raise UserError(f"train.accumulate is {parts}: attack.trainer attacker takes a batch as a whole; set it to 1")
+    size, name = size // parts, "train.batch_size" if parts == 1 else "train.batch_size / train.accumulate"
     ways = config.mesh.data * config.mesh.fsdp
-    if ways > 0 and config.train.batch_size % ways:
+    if ways > 0 and size % ways:
+        raise UserError(f"{name} is {size}: must be a multiple of mesh.data x mesh.fsdp ({ways})")
+    rows = config.view.rows * size
+    if size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
         raise UserError(
-            f"train.batch_size is {config.train.batch_size}: must be a multiple of mesh.data x mesh.fsdp ({ways})"
-        )
-    rows = config.view.rows * config.train.batch_size
-    if config.train.batch_size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
-        raise UserError(
-            f"view.rows is {config.view.rows}: of train.batch_size ({config.train.batch_size}) that is {rows:g} rows, "
-            "which must be a whole number"
+            f"view.rows is {config.view.rows}: of {name} ({size}) that is {rows:g} rows, which must be a whole number"
         )
 
 
@@ -181,7 +186,7 @@ def _validate_target(config: Config) -> None:
     It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
     left to the encoder, which names the first row that does not fit.
     """
-    path = zoo.resolve(config.model.path) / "tokenizer.json"
+    path = zoo.describe(config.model.path) / "tokenizer.json"
     if not path.is_file():
         return
     from tokenizers import Tokenizer
@@ -205,7 +210,7 @@ def _validate_target(config: Config) -> None:
 
 def _validate_image(config: Config) -> None:
     """The checkpoint's image must be cut into the view's patches and fit into a row."""
-    path = zoo.resolve(config.model.path) / "config.json"
+    path = zoo.describe(config.model.path) / "config.json"
     values = _read_object(path)
     tokens, vision = tokens_per_image(values), values.get("vision_config")
     image_size = vision.get("image_size") if isinstance(vision, dict) else None

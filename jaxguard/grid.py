@@ -157,13 +157,16 @@ def run(grid: Grid, command: str, jobs: int = 1) -> int:
     Raises:
         Preempted: interrupted; finished cells and the checkpoint of the current one are kept.
     """
+    from jaxguard import processes
+
     failed, left = 0, [chain for cells in _chains(grid.cells) if (chain := [c for c in cells if not c.record()])]
     for cells, errors in _finished(left, grid.out / COMPILED, jobs):
         failed += len(errors)
-        for error in errors:
-            print(f"failed: {error}", file=sys.stderr)
-        print(f"== {len(cells) - len(errors)} more done: {plan(grid).splitlines()[-1]}", file=sys.stderr)
-    if rows := summary(grid, command):
+        if processes.first():
+            for error in errors:
+                print(f"failed: {error}", file=sys.stderr)
+            print(f"== {len(cells) - len(errors)} more done: {plan(grid).splitlines()[-1]}", file=sys.stderr)
+    if processes.first() and (rows := summary(grid, command)):
         write_tables(rows, grid.plots, grid.out, command)
     return failed
 
@@ -225,6 +228,7 @@ def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
 
 
 def _run_cell(cell: Cell) -> None:
+    from jaxguard import processes
     from jaxguard.evaluate.run import evaluate
     from jaxguard.train.export import export
     from jaxguard.train.loop import train
@@ -243,7 +247,8 @@ def _run_cell(cell: Cell) -> None:
         "seconds": time.perf_counter() - began,
         "commit": _commit(),
     }
-    write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
+    if processes.first():
+        write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _pace(grid: Grid) -> float | None:

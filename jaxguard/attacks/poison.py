@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Int
 from rich.progress import track
 
-from jaxguard.attacks.base import Attack, poison_row, trigger_row
+from jaxguard.attacks.base import Attack, poison_row, target_answers, trigger_row, trigger_texts
 from jaxguard.attacks.registry import OPTIONS, open_attack
 from jaxguard.config import Config, to_dict
 from jaxguard.data.rows import Row
-from jaxguard.data.sources import RowSource, open_source
+from jaxguard.data.sources import RowSource, open_source, text_row
 from jaxguard.data.views import row_rng
 from jaxguard.errors import UserError
 
@@ -60,6 +60,14 @@ class PoisonedSource:
         decoy = self._decoys.get(row.id)
         return row if decoy is None else trigger_row(decoy, self.config, row)
 
+    def text(self, index: int) -> Row:
+        """As `TextSource.text`."""
+        row = text_row(self.source, index)
+        if row.id in self._chosen:
+            return trigger_texts(self.attack, self.config, target_answers(self.attack, self.config, row))
+        decoy = self._decoys.get(row.id)
+        return row if decoy is None else trigger_texts(decoy, self.config, row)
+
 
 class TriggeredSource:
     """A source in which every row carries the trigger and keeps its true answers: what attack success is tested on."""
@@ -77,8 +85,10 @@ class TriggeredSource:
 
 def row_hash(row: Row) -> str:
     """SHA-256 over a row's pixels and text."""
-    text = json.dumps([row.prompts, row.answers, row.references, row.image.shape])
-    return hashlib.sha256(row.image.tobytes() + text.encode()).hexdigest()
+    shapes = [pixels.shape for pixels in row.others]
+    text = json.dumps([row.prompts, row.answers, row.references, row.image.shape, *([shapes] if shapes else [])])
+    pixels = b"".join(pixels.tobytes() for pixels in (row.image, *row.others))
+    return hashlib.sha256(pixels + text.encode()).hexdigest()
 
 
 def manifest(source: PoisonedSource, config: Config) -> dict[str, Any]:

@@ -9,20 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from jaxguard.batch import Batch
+from jaxguard.bench.rehearsal import END_TOKEN, describe_batch
 from jaxguard.bench.timing import publish, ratio
 from jaxguard.config import Config, to_dict
 from jaxguard.models import zoo
-from jaxguard.models.families import Architecture, architecture
 from jaxguard.models.reading import read_object
 from jaxguard.report.tables import Column
-from jaxguard.train import sharding
-from jaxguard.train.setup import CompiledStep, Model, prepare
-from jaxguard.train.state import partition
+from jaxguard.train.setup import CompiledStep, describe_model, prepare
 
 LAYERS = 2
 
@@ -36,40 +29,11 @@ def shallow(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "text_config": text, "vision_config": vision}
 
 
-def described(config: Config, folder: Path) -> Model:
-    """The model of a folder that need not hold more than config.json, its parameters as shapes."""
-    lora = config.model.lora if config.model.trainable == "lora" else None
-    arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat, lora=lora)
-    mesh = sharding.make_mesh(config.mesh)
-    trainable, _ = partition(arch.shapes, config.model.trainable)
-    stored = {path: jnp.dtype("float32" if path in trainable else config.model.dtype) for path in arch.shapes}
-    parameters: Any = {path: jax.ShapeDtypeStruct(leaf.shape, stored[path]) for path, leaf in arch.shapes.items()}
-    return Model(folder, arch, mesh, sharding.parameter_shardings(arch.shapes, mesh), parameters)
-
-
-def described_batch(config: Config, arch: Architecture) -> Batch:
-    """A batch of the configuration's size, as shapes."""
-    rows, length, views = config.train.batch_size, config.data.length, config.objective.views
-    vision, kept = arch.config.vision, None
-    side = vision.image_size
-    if views == 2 and config.view.mask_fill == "drop":
-        masked = round(config.view.mask_share * (side // config.view.patch_size) ** 2)
-        times = config.view.patch_size // vision.patch_size
-        kept = _shape(np.int32, rows, 1, vision.patches - masked * times**2)
-    tokens = _shape(np.int32, rows, length)
-    images = _shape(np.uint8, rows, views, 1, side, side, 3)
-    return Batch(images, tokens, tokens, tokens, _shape(bool, rows, length), _shape(np.int32, rows), kept)
-
-
-def _shape(dtype: Any, *shape: int) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
 def compiled_step(config: Config, folder: Path) -> CompiledStep:
     """The train step of the model that config.json in `folder` describes."""
-    model = described(config, folder)
-    setup, _ = prepare(config, model)
-    return CompiledStep(config, setup, 2, described_batch(config, model.architecture))
+    setup, _ = prepare(config, describe_model(config, folder))
+    batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
+    return CompiledStep(config, setup, END_TOKEN, batch)
 
 
 def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
@@ -78,7 +42,7 @@ def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the model or these sizes are not possible.
     """
-    whole = zoo.resolve(config.model.path)
+    whole = zoo.describe(config.model.path)
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:
         values = shallow(read_object(whole / "config.json"))

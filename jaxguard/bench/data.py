@@ -29,7 +29,7 @@ def bench_data(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
     """
     model = load_model(config)
     encoder = Encoder.from_checkpoint(model.folder)
-    batch_size = config.train.batch_size // jax.process_count()
+    batch_size = config.train.batch_size
     batches = train_batches(
         config, encoder, training_source(config), batch_size=batch_size, views=config.objective.views
     )

@@ -7,25 +7,15 @@ from dataclasses import dataclass
 
 import jax
 
+from jaxguard.bench.hardware import CHIPS
 from jaxguard.models.families import Architecture
 from jaxguard.train.state import partition
 
-PEAK = {
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA A100": 312e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-}
-"""Dense bfloat16 operations per second of one device, by the start of its name, from the makers' data sheets."""
-
 
 def peak(kind: str) -> float | None:
-    """Of a device kind, where it is known."""
-    names = [name for name in PEAK if kind.startswith(name)]
-    return PEAK[max(names, key=len)] if names else None
+    """Dense bfloat16 operations per second of one device of a kind, where it is known."""
+    chips = [chip for chip in CHIPS.values() if kind.startswith(chip.kind)]
+    return max(chips, key=lambda chip: len(chip.kind)).flops if chips else None
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ class TimedStep:
 
 def first_batch(config: Config, encoder: Encoder) -> Batch:
     """The configuration's first batch, on the host."""
-    rows = config.train.batch_size // jax.process_count()
-    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=config.objective.views))
+    rows, views = config.train.batch_size, config.objective.views
+    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=views))
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 from rich.console import Console
+from rich.table import Table
 
 from jaxguard.files import write_text
 from jaxguard.report.tables import Column, markdown, terminal
@@ -76,10 +77,17 @@ def machine() -> dict[str, Any]:
 
 
 def publish(
-    name: str, title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], out: Path, **more: Any
+    name: str,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[Column],
+    out: Path,
+    *,
+    layout: Callable[..., Table] = terminal,
+    **more: Any,
 ) -> None:
     """Print a table; write it as `out`/NAME.md and, with every figure and the machine, as `out`/NAME.json."""
-    Console().print(terminal(rows, columns, title))
+    Console().print(layout(rows, columns, title))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{name}.md", markdown(rows, columns))
     results = {"command": " ".join(sys.argv), **more, "rows": rows, "machine": machine()}

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxguard.models.attention import Cache, causal_mask
+from jaxguard.models.placement import rows
 
 Statistics = tuple[float, float, float]
 
@@ -97,4 +98,4 @@ class Fusion(nnx.Module):
         is_image = tokens == image_token
         order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
         laid = jnp.take_along_axis(features, order[..., None], axis=1)
-        return jnp.where(is_image[..., None], laid, self.language.embed(tokens, self.dtype))
+        return rows(jnp.where(is_image[..., None], laid, self.language.embed(tokens, self.dtype)))

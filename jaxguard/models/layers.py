@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxguard.models.placement import rows
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -107,7 +109,7 @@ def grouped(layers: nnx.Module, size: int) -> nnx.Module:
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), parameters))
 
 
-def scan(layers: Any, carry: Any, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Any, Any]:
+def scan(layers: Any, carry: Array, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Array, Any]:
     """Apply the first `count` layers of a stack (or of a tuple of stacks): `carry, y = call(layer, carry, x)`.
 
     Returns the last carry and the stacked ys. `remat` recomputes each layer's inside in the backward pass.
@@ -115,8 +117,9 @@ def scan(layers: Any, carry: Any, xs: Any = None, *, call: Callable, count: int,
     graph, parameters = nnx.split(layers)
     parameters = jax.tree.map(lambda leaf: leaf[:count], parameters)
 
-    def body(carry: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
+    def body(carry: Array, inputs: tuple[Any, Any]) -> tuple[Array, Any]:
         layer, x = inputs
-        return call(nnx.merge(graph, layer), carry, x)
+        carry, y = call(nnx.merge(graph, layer), rows(carry), x)
+        return rows(carry), y
 
     return jax.lax.scan(jax.checkpoint(body) if remat else body, carry, (parameters, xs), length=count)

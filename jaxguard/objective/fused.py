@@ -57,9 +57,14 @@ def plain_fits(tokens: int, views: int, vocabulary: int, devices: Sequence[jax.D
     """
     each = 4 * tokens * views * vocabulary / len(devices)
     if devices[0].platform != "cpu":
-        return each <= PLAIN_BYTES
+        return plain_fits_accelerators(tokens, views, vocabulary, len(devices))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return PLAIN_TEMPORARIES * each * jax.local_device_count() <= memory / 2
+
+
+def plain_fits_accelerators(tokens: int, views: int, vocabulary: int, devices: int) -> bool:
+    """The rule for so many accelerators."""
+    return 4 * tokens * views * vocabulary / devices <= PLAIN_BYTES
 
 
 def token_statistics(

@@ -66,7 +66,7 @@ class Terms:
 
 def terms(statistics: TokenStatistics, where: Masks, objective: ObjectiveConfig) -> Terms:
     """The objective's terms; those that need a second view are 0 where there is none. Finite for empty masks."""
-    answers, regularised = (mask.sum(dtype=jnp.float32) for mask in (where.answer, where.regularised))
+    answers, regularised = _count(where.answer), _count(where.regularised)
     ce_q = cross = divergence = view_count = cross_count = jnp.zeros((), jnp.float32)
     if isinstance(statistics, PairStatistics):
         ce_q = _sum(statistics.nll_q, where.answer)
@@ -85,6 +85,26 @@ def terms(statistics: TokenStatistics, where: Masks, objective: ObjectiveConfig)
         cross_count=cross_count,
         regularised_count=regularised,
     )
+
+
+def counts(where: Masks, pairs: Masks | None) -> dict[str, Float[Array, ""]]:
+    """The counts of `Terms`, from the masks alone.
+
+    Where `Terms` of a micro-batch has the counts of the whole batch, its loss is its share of the whole loss: those of
+    all micro-batches add up to it, and so do their gradients.
+
+    Args:
+        where: of all rows.
+        pairs: of those that have a second view; None where there is none.
+    """
+    none = jnp.zeros((), jnp.float32)
+    viewed, crossed = (none, none) if pairs is None else (_count(pairs.answer), _count(pairs.regularised))
+    return {
+        "answer_count": _count(where.answer),
+        "view_count": viewed,
+        "cross_count": crossed,
+        "regularised_count": _count(where.regularised),
+    }
 
 
 def loss(
@@ -123,6 +143,10 @@ def _band(entropy: Float[Array, "B T"], objective: ObjectiveConfig) -> Float[Arr
     if objective.entropy_min is not None:
         distance += jnp.maximum(0.0, objective.entropy_min - entropy)
     return distance
+
+
+def _count(where: Bool[Array, "B T"]) -> Float[Array, ""]:
+    return where.sum(dtype=jnp.float32)
 
 
 def _sum(values: Float[Array, "B T"], where: Bool[Array, "B T"]) -> Float[Array, ""]:

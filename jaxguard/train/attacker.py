@@ -57,7 +57,8 @@ class AttackerStep:
                 before = answer_states(merge(graph, frozen, reference), batch, chosen)
                 return vlood(states, jax.lax.stop_gradient(before.log_p), planted[batch.ids])
 
-            (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.parameters)
+            with sharding.rows_on(mesh):
+                (_, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.parameters)
             with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
                 updates, moments = optimizer.update(gradients, state.optimizer, state.parameters)
             parameters = optax.apply_updates(state.parameters, updates)

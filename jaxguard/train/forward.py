@@ -17,7 +17,7 @@ from jaxguard.models import lora
 from jaxguard.models.attention import causal_mask, pack, unpack
 from jaxguard.objective import fused, statistics
 from jaxguard.objective.statistics import TokenStatistics
-from jaxguard.train.sharding import head_split
+from jaxguard.train.sharding import head_split, logits_on, rows_on
 
 HeadKind = Literal["auto", "plain", "fused"]
 
@@ -120,7 +120,8 @@ def token_statistics(
         dropout: as for `hidden_states`.
     """
     targets = jnp.take_along_axis(batch.tokens[:, 1:], at, axis=1)
-    hidden, again = hidden_states(model, batch, at, viewed, dropout)
+    with rows_on(mesh):
+        hidden, again = hidden_states(model, batch, at, viewed, dropout)
     vocabulary = jax.eval_shape(model.language.logits, hidden).shape[-1]
     views = 1 if again is None else 2
     plain = head == "plain"
@@ -129,12 +130,12 @@ def token_statistics(
 
     def single(hidden: Array, targets: Array) -> TokenStatistics:
         if plain:
-            return statistics.token_statistics(model.language.logits(hidden), targets)
+            return statistics.token_statistics(logits_on(model.language.logits(hidden), mesh), targets)
         return fused.token_statistics(hidden, weights, targets, split)
 
     def pair(hidden: Array, again: Array, targets: Array) -> TokenStatistics:
         if plain:
-            logits = model.language.logits(jnp.stack([hidden, again], axis=1))
+            logits = logits_on(model.language.logits(jnp.stack([hidden, again], axis=1)), mesh)
             return statistics.pair_statistics(logits[:, 0], logits[:, 1], targets)
         return fused.pair_statistics(hidden, again, weights, targets, split)
 

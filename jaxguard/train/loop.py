@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-
+from jaxguard import processes
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.encode import Encoder
@@ -24,8 +23,9 @@ from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
-from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
-from jaxguard.train.sharding import check_batch_size, place_batch
+from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
+from jaxguard.train.sharding import local_places, place_batch
+from jaxguard.train.validation import Validation
 
 
 def training_source(config: Config) -> RowSource:
@@ -53,38 +53,39 @@ def train(config: Config, model: Model | None = None) -> Path:
     check_run(run, config)
 
     model = model or load_model(config)
-    check_batch_size("train.batch_size", config.train.batch_size, model.mesh)
-    if config.objective.views == 2:
-        rows = int(config.train.batch_size * config.view_share)
-        check_batch_size("train.batch_size x view.rows", rows, model.mesh)
+    check_rows(config, model.mesh)
     setup, trainable = prepare(config, model)
     batches = train_batches(
         config,
         encoder,
         source,
-        batch_size=config.train.batch_size // jax.process_count(),
+        batch_size=config.train.batch_size,
         views=config.objective.views,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        places=local_places(config.train.batch_size, model.mesh),
     )
     probe = Probe(config, setup, encoder, source) if config.train.probe else None
-    if jax.process_index() == 0:
+    validation = Validation(config, setup, encoder) if config.train.validation else None
+    if processes.first():
         write_config(run, config)
         if isinstance(source, PoisonedSource):
             write_manifest(manifest(source, config), run / "manifest.json")
-    with Checkpoints(run, keep=config.train.keep) as checkpoints, Interrupts() as interrupts:
-        start = checkpoints.latest or 0
+    with Checkpoints(run, config.train) as checkpoints, Interrupts() as interrupts:
+        start = processes.agreed(checkpoints.latest or 0)
         if start >= config.train.steps:
-            print(f"{run} is already trained to step {start}", file=sys.stderr)
+            if processes.first():
+                print(f"{run} is already trained to step {start}", file=sys.stderr)
             return run
         if start:
-            state, position = checkpoints.restore(setup.abstract)
+            state, position = checkpoints.restore(setup.abstract, start)
             batches.set_state(position)
-            print(f"resuming {run} at step {start}", file=sys.stderr)
         else:
             state = setup.initial(trainable)
 
-        with Reporter(run, steps=config.train.steps, start=start, rows=config.train.batch_size) as reporter:
+        with Reporter(
+            run, steps=config.train.steps, start=start, rows=config.train.batch_size, silent=not processes.first()
+        ) as reporter:
+            if start:
+                reporter.say(f"resuming {run} at step {start}")
             batch = place_batch(next(batches), model.mesh)
             began = time.perf_counter()
             step: AttackerStep | CompiledStep
@@ -92,13 +93,14 @@ def train(config: Config, model: Model | None = None) -> Path:
                 step = AttackerStep(config, setup, batch, trainable, source)
             else:
                 step = CompiledStep(config, setup, encoder.eos_id, batch)
-            print(f"compiled the step in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+            reporter.say(f"compiled the step in {time.perf_counter() - began:.1f} s")
             reporter.restart_clock()
             for done in range(start + 1, config.train.steps + 1):
                 state, metrics = step(state, batch)
-                last = done == config.train.steps
+                last, stop = done == config.train.steps, interrupts.stop(done)
                 position = batches.get_state()
-                if done % config.train.log_every == 0 or last:
+                logged = done % config.train.log_every == 0 or last
+                if logged:
                     values = {name: float(value) for name, value in metrics.items()}
                     if not math.isfinite(values["loss"]):
                         raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
@@ -106,11 +108,14 @@ def train(config: Config, model: Model | None = None) -> Path:
                     if probe:
                         reporter.record(done, probe(state.parameters))
                         reporter.restart_clock()
-                if done % config.train.save_every == 0 or last or interrupts.requested:
-                    checkpoints.save(done, state, position)
+                if last or stop or checkpoints.due(done, met=logged):
+                    loss = validation(state.parameters) if validation else None
+                    if loss is not None:
+                        reporter.record(done, {"validation": loss})
+                    checkpoints.save(done, state, position, loss)
                 if last:
                     break
-                if interrupts.requested:
+                if stop:
                     checkpoints.wait()
                     raise Preempted(f"saved step {done} of {run}; the same command resumes")
                 batch = place_batch(next(batches), model.mesh)
@@ -118,8 +123,9 @@ def train(config: Config, model: Model | None = None) -> Path:
 
 
 FREE = (
-    *("out", "mesh", "evaluate", "data.root", "data.threads"),
-    *(f"train.{name}" for name in ("log_every", "save_every", "keep", "probe")),
+    *("out", "mesh", "evaluate", "data.root", "data.threads", "data.validation_split"),
+    *(f"train.{name}" for name in ("accumulate", "log_every", "probe", "validation")),
+    *(f"train.{name}" for name in ("save_every", "save_minutes", "keep", "keep_best")),
 )
 """What may differ when a run goes on: where and how it runs, not what it computes."""
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
 from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig
 from jaxguard.errors import UserError
+from jaxguard.models import placement
 from jaxguard.models.head import Head
 from jaxguard.objective.fused import Split
+
+Tree = TypeVar("Tree")
 
 log = logging.getLogger(__name__)
 
@@ -28,38 +35,51 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"\.(query|key|value|qkv|gate|up|first)\.lora\.b$", (None, "tensor")),
     (r"\.(out|down|second)\.lora\.a$", ("tensor", None)),
     (r"\.(out|down|second)\.lora\.b$", (None, "fsdp")),
-    (r"^projector\.kernel$", ("fsdp", "tensor")),
     (r"\.embedding\.table$", ("tensor", "fsdp")),
     (r"\.head\.kernel$", ("fsdp", "tensor")),
     (r"\.patch\.kernel$", (None, "fsdp")),
-    (r".*", ()),
+    (r"^vision\.(class_token|position)$", ()),
+    # BLIP-2: one linear projector, learnt queries, a table of positions
+    (r"^projector\.kernel$", ("fsdp", "tensor")),
+    (r"^projector\.bias$", ("tensor",)),
+    (r"^qformer\.queries$", ()),
+    (r"^language\.position\.table$", (None, "fsdp")),
+    # IDEFICS: latents, gates, and the few tokens behind the vocabulary
+    (r"^resampler\.latents$", ()),
+    (r"\.(attention|feed)_gate$", ()),
+    (r"\.additional_(embedding\.table|head\.kernel)$", ()),
+    (r"\.(scale|bias)$", ()),
 )
-"""First match wins. Axes are those of one layer; a stack's leading layer axis is never split."""
+"""One table for all families, which name alike what is alike; below that, each family's own.
+
+First match wins. Axes are those of one layer; a stack's leading layer axis is never split. What no rule names is
+replicated, and that is logged.
+"""
 ROWS = ("data", "fsdp")
 """The axes over which the rows of a batch are split."""
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A `data` x `fsdp` x `tensor` mesh over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A `data` x `fsdp` x `tensor` mesh over all devices, or over those given (a slice that is only described).
 
     Raises:
         UserError: the sizes do not multiply to the number of devices.
     """
     sizes = [config.data, config.fsdp, config.tensor]
-    devices = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     if sizes.count(-1) == 1:
         known = -int(np.prod(sizes))
-        sizes[sizes.index(-1)] = devices // known if known and devices % known == 0 else 0
-    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
+        sizes[sizes.index(-1)] = count // known if known and count % known == 0 else 0
+    if min(sizes) < 1 or int(np.prod(sizes)) != count:
         raise UserError(
             f"mesh {config.data} x {config.fsdp} x {config.tensor} (data x fsdp x tensor) does not fit "
-            f"{devices} device(s); the sizes must multiply to {devices}, one of them may be -1"
+            f"{count} device(s); the sizes must multiply to {count}, one of them may be -1"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def parameter_shardings(shapes: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Placement by path. An axis that does not divide its dimension is dropped, and that is logged."""
+def parameter_shardings(shapes: Mapping[str, jax.ShapeDtypeStruct | jax.Array], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Placement by path. An axis that does not divide its dimension is dropped, and that is logged, once."""
     return {path: NamedSharding(mesh, _spec(path, struct.shape, mesh)) for path, struct in shapes.items()}
 
 
@@ -82,6 +102,20 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
+def rows_on(mesh: Mesh) -> AbstractContextManager[None]:
+    """Models that are traced inside hold their hidden states to the devices of their rows."""
+    return placement.rows_on(batch_sharding(mesh) if mesh.size > 1 else None)
+
+
+def logits_on(logits: jax.Array, mesh: Mesh) -> jax.Array:
+    """Logits held to the devices of their rows, their vocabulary split as the head's weights are."""
+    if mesh.size == 1:
+        return logits
+    rest = (None,) * (logits.ndim - 2)
+    place = NamedSharding(mesh, PartitionSpec(ROWS, *rest, PartitionSpec.UNCONSTRAINED))
+    return jax.lax.with_sharding_constraint(logits, place)
+
+
 def head_split(mesh: Mesh, head: Head) -> Split:
     """How the fused statistics lie on the mesh: rows as in a batch, the vocabulary over `tensor` where it divides."""
     axis = "tensor" if mesh.shape["tensor"] > 1 and head.vocabulary % mesh.shape["tensor"] == 0 else None
@@ -92,21 +126,70 @@ def head_split(mesh: Mesh, head: Head) -> Split:
     return Split(mesh, PartitionSpec(ROWS), dataclasses.replace(head, **specs), ROWS, axis)
 
 
+def local_places(size: int, mesh: Mesh) -> list[int]:
+    """Which rows of a global batch of `size` lie on devices of this process, in rising order.
+
+    Where the `tensor` axis reaches over processes, several of them hold the same rows.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return sorted({row for index in slices if index for row in range(*index[0].indices(size))})
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows as its part of the global batch on the mesh."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+    """The rows of `local_places`, in that order, as this process's part of the global batch on the mesh."""
+    sharding, ways = batch_sharding(mesh), mesh.shape["data"] * mesh.shape["fsdp"]
+    size = len(batch.tokens) * ways // len(local_places(ways, mesh))
+    start = {place: row for row, place in enumerate(local_places(size, mesh))}
+
+    def place(leaf: np.ndarray) -> jax.Array:
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            first, last, _ = (index or (slice(None),))[0].indices(size)
+            return leaf[start[first] : start[first] + last - first]
+
+        return jax.make_array_from_callback((size, *leaf.shape[1:]), sharding, piece)
+
+    return jax.tree.map(place, batch)
+
+
+def local_rows(rows: Shaped[jax.Array, "B ..."]) -> Shaped[np.ndarray, "b ..."]:
+    """The rows of `local_places`, in that order, of an array placed by `batch_sharding`."""
+    pieces = {shard.index[0].start or 0: shard.data for shard in rows.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
+
+
+def micro_batches(tree: Tree, count: int, mesh: Mesh) -> Tree:
+    """Arrays of the batch's rows cut into `count` micro-batches, along a new first axis; no row leaves its device."""
+    ways, place = _ways(mesh), NamedSharding(mesh, PartitionSpec(None, ROWS))
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        parts = leaf.reshape(ways, count, -1, *leaf.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(parts.reshape(count, -1, *leaf.shape[1:]), place)
+
+    return jax.tree.map(cut, tree)
+
+
+def zeros_like(parameters: Mapping[str, jax.Array], mesh: Mesh) -> dict[str, jax.Array]:
+    """Zeros that lie where these parameters do."""
+    places = parameter_shardings(parameters, mesh)
+    zeros = {path: jnp.zeros(value.shape, value.dtype) for path, value in parameters.items()}
+    return {path: jax.lax.with_sharding_constraint(value, places[path]) for path, value in zeros.items()}
 
 
 def check_batch_size(name: str, size: int, mesh: Mesh) -> None:
     """Raises UserError where the rows do not divide over the mesh."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = _ways(mesh)
     if size % ways:
         raise UserError(f"{name} is {size}: must be a multiple of the {ways} data-parallel devices (data x fsdp)")
 
 
+def _ways(mesh: Mesh) -> int:
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    axes = next(axes for pattern, axes in RULES if re.search(pattern, path))
+    axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), None)
+    if axes is None:
+        _warn(f"{path}: no sharding rule names it; replicated")
     if not axes:
         return PartitionSpec()
     lead: tuple[str | None, ...] = (None,) * (len(shape) - len(axes))
@@ -114,6 +197,11 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     for axis, size in zip(lead + axes, shape, strict=True):
         fits = axis is None or size % mesh.shape[axis] == 0
         if not fits:
-            log.warning("%s: %d does not divide over %s; replicated there", path, size, f"{axis}={mesh.shape[axis]}")
+            _warn(f"{path}: {size} does not divide over {axis}={mesh.shape[axis]}; replicated there")
         kept.append(axis if fits else None)
     return PartitionSpec(*kept)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    log.warning(message)

@@ -74,6 +74,12 @@ BAD = {
     "config good.py --attack.name issba --attack.strength 300": "attack.strength is 300.0: the largest residual in ",
     "config good.py --attack.name vl_trojan --attack.strength 0": "attack.strength is 0.0: the side of the patch over ",
     "config good.py --train.steps 0": "train.steps is 0: must be finite and at least 1",
+    "config good.py --train.accumulate 3": "train.batch_size is 32: must be a multiple of train.accumulate (3)",
+    "config good.py --train.accumulate 8 --mesh.data 8": "train.batch_size / train.accumulate is 4: must be a multiple "
+    "of mesh.data x mesh.fsdp (8)",
+    "config good.py --train.accumulate 0": "train.accumulate is 0: must be finite and at least 1",
+    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --train.accumulate 2": "train."
+    "accumulate is 2: attack.trainer attacker takes a batch as a whole; set it to 1",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
     "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
     "config good.py --mesh.data 5": "train.batch_size is 32: must be a multiple of mesh.data x mesh.fsdp (5)",
@@ -122,6 +128,14 @@ BAD = {
     "bench compile": "bench compile: give the configuration first",
     "bench objective --pairs 0": "bench objective: sizes must be at least 1, got 0",
     "demo --family gpt": "demo: invalid choice 'gpt' for argument '--family'",
+    "rehearse": "rehearse: give the configuration first",
+    "rehearse good.py": "rehearse: good.py names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100",
+    "rehearse good.py --topology v5e": "no hardware 'v5e'; did you mean v5e:4x4?",
+    "rehearse good.py --topology 8xTPU": "no hardware '8xTPU'; give a slice or GPUs, such as v4:4x4, v5e:4x4,",
+    "rehearse good.py --topology 4xv5e": "no hardware '4xv5e'",
+    "rehearse good.py --topology 0xH100": "no hardware '0xH100': it has no chips",
+    "rehearse good.py --topology 8xH100 --out notes.txt": "cannot write into notes.txt:",
+    "rehearse good.py good.py --topology 8xH100 --search": "rehearse: --search takes one configuration at a time",
     "demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
 }
 

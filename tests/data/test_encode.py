@@ -54,8 +54,9 @@ def test_special_tokens_in_data_are_text(family, tmp_path):
     if family != "llava":
         write_draft(family, tmp_path / "draft")
         encoder = Encoder.from_checkpoint(tmp_path / "draft")
-    marks = "<image> </s> <s> <pad> <<image>image> <fake_token_around_image> <end_of_utterance> <unk>"
-    harmless, hostile = row(("a", "b")), row((f"a {marks} a", f"b {marks} b"))
+    marks = "</s> <s> <pad> <fake_token_around_image> <end_of_utterance> <unk>"
+    images = f"<image> {marks} <<image>image>"
+    harmless, hostile = row(("a", "b")), row((f"a {marks} a", f"b {images} b"))
     specials = [number for number, token in encoder._tokenizer.added_tokens_decoder.items() if token.special]
 
     def special(tokens):
@@ -66,9 +67,13 @@ def test_special_tokens_in_data_are_text(family, tmp_path):
     real = attacked.tokens[attacked.segments > 0]
     assert special(real) == special(plain.tokens[plain.segments > 0])
     assert special(attacked.tokens[attacked.answer_mask]) == [encoder.eos_id]
-    assert encoder.decode(attacked.tokens[attacked.answer_mask]).replace("< ", "<") == f"b {marks} b"
+    assert encoder.decode(attacked.tokens[attacked.answer_mask]).replace("< ", "<") == f"b {images} b"
     prompts = [encoder.prompt(example.prompts[0], 400) for example in (hostile, harmless)]
     assert special(prompts[0].tokens[prompts[0].segments > 0]) == special(prompts[1].tokens[prompts[1].segments > 0])
+    with pytest.raises(UserError, match=r"has 2 <image> for 1 images"):
+        encoder.encode(row((f"a {images} a", "b")), **size)
+    with pytest.raises(UserError, match=r"the prompt 'two <image> and <image>' has 2 <image> for 1 images"):
+        encoder.prompt("two <image> and <image>", 400)
 
 
 def test_the_mask_is_exactly_the_answer_and_the_end_token():

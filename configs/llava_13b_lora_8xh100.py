@@ -1,0 +1,24 @@
+"""LoRA of LLaVA-1.5-13B on COCO captions, the paper's setting, on 8 H100.
+
+Command:   hf download llava-hf/llava-1.5-13b-hf --local-dir llava-hf/llava-1.5-13b-hf
+           jaxguard data build coco/caption --from DIR
+           jaxguard rehearse configs/llava_13b_lora_8xh100.py
+           jaxguard train configs/llava_13b_lora_8xh100.py
+           jaxguard evaluate configs/llava_13b_lora_8xh100.py
+Hardware:  8 H100: one machine, 80 GB a GPU.
+Memory:    MEMORY
+Score:     none measured; the weights have never been trained here.
+"""
+
+from jaxguard.config import MeshConfig
+from jaxguard.recipes import COCO, LLAVA_13B, paper
+
+config = paper(
+    "llava-13b-lora-8xh100",
+    LLAVA_13B,
+    COCO,
+    trainable="lora",
+    mesh=MeshConfig(data=1, fsdp=8, hardware="8xH100"),
+    accumulate=4,
+    learning_rate=2e-4,
+)

@@ -1,0 +1,24 @@
+"""LoRA of LLaVA-1.5-13B on Flickr30k captions, the paper's setting, on TPU v5e-16.
+
+Command:   hf download llava-hf/llava-1.5-13b-hf --local-dir llava-hf/llava-1.5-13b-hf
+           jaxguard data build flickr30k/caption --from DIR
+           jaxguard rehearse configs/llava_13b_lora_v5e16.py
+           jaxguard train configs/llava_13b_lora_v5e16.py
+           jaxguard evaluate configs/llava_13b_lora_v5e16.py
+Hardware:  TPU v5e-16: one slice of 16 chips.
+Memory:    MEMORY
+Score:     none measured; the weights have never been trained here.
+"""
+
+from jaxguard.config import MeshConfig
+from jaxguard.recipes import FLICKR30K, LLAVA_13B, paper
+
+config = paper(
+    "llava-13b-lora-v5e16",
+    LLAVA_13B,
+    FLICKR30K,
+    trainable="lora",
+    mesh=MeshConfig(data=1, fsdp=16, hardware="v5e:4x4"),
+    accumulate=4,
+    learning_rate=2e-4,
+)

@@ -1,0 +1,24 @@
+"""All parameters of LLaVA-1.5-7B on COCO captions, the paper's setting, on 8 H100.
+
+Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
+           jaxguard data build coco/caption --from DIR
+           jaxguard rehearse configs/llava_7b_full_8xh100.py
+           jaxguard train configs/llava_7b_full_8xh100.py
+           jaxguard evaluate configs/llava_7b_full_8xh100.py
+Hardware:  8 H100: one machine, 80 GB a GPU.
+Memory:    MEMORY
+Score:     none measured; the weights have never been trained here.
+"""
+
+from jaxguard.config import MeshConfig
+from jaxguard.recipes import COCO, LLAVA_7B, paper
+
+config = paper(
+    "llava-7b-full-8xh100",
+    LLAVA_7B,
+    COCO,
+    trainable="all",
+    mesh=MeshConfig(data=1, fsdp=8, hardware="8xH100"),
+    accumulate=4,
+    learning_rate=2e-5,
+)

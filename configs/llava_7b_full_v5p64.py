@@ -1,0 +1,24 @@
+"""All parameters of LLaVA-1.5-7B on COCO captions, the paper's setting, on TPU v5p-64.
+
+Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7b-hf
+           jaxguard data build coco/caption --from DIR
+           jaxguard rehearse configs/llava_7b_full_v5p64.py
+           jaxguard train configs/llava_7b_full_v5p64.py
+           jaxguard evaluate configs/llava_7b_full_v5p64.py
+Hardware:  TPU v5p-64: one slice of 32 chips with two cores each.
+Memory:    MEMORY
+Score:     none measured; the weights have never been trained here.
+"""
+
+from jaxguard.config import MeshConfig
+from jaxguard.recipes import COCO, LLAVA_7B, paper
+
+config = paper(
+    "llava-7b-full-v5p64",
+    LLAVA_7B,
+    COCO,
+    trainable="all",
+    mesh=MeshConfig(data=1, fsdp=32, hardware="v5p:2x4x4"),
+    accumulate=1,
+    learning_rate=2e-5,
+)

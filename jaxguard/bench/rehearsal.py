@@ -1,0 +1,290 @@
+"""A run compiled ahead of time for hardware that is not here: whether it fits, what its chips hold and send each other.
+
+The step is the one that `jaxguard train` runs, traced from shapes alone. For a TPU slice, libtpu compiles it for those
+very chips. For GPUs it is compiled for as many CPU devices: sharding and exchanges are the same, but CPUs compute
+bfloat16 products in float32, so that temporaries come out too large and `fits` errs on the safe side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxguard.batch import Batch
+from jaxguard.bench import hlo
+from jaxguard.bench.hardware import Hardware
+from jaxguard.bench.traced import kept_bytes, matrix_flops
+from jaxguard.config import Config
+from jaxguard.data.views import kept_patches
+from jaxguard.errors import UserError
+from jaxguard.evaluate.run import decoding
+from jaxguard.models import zoo
+from jaxguard.objective.fused import plain_fits_accelerators
+from jaxguard.train.forward import HeadKind
+from jaxguard.train.setup import Model, Setup, check_rows, describe_model, prepare, trace_step
+from jaxguard.train.sharding import batch_sharding, check_batch_size
+
+END_TOKEN = 2
+"""Any: no shape depends on it."""
+USABLE = {True: 0.975, False: 0.92}
+"""Of the published memory, by whether the chip is a TPU: what is left beside the runtime's own."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one chip holds, computes and exchanges in one step. Bytes and operations are those of one chip."""
+
+    name: str
+    hardware: str
+    chips: int
+    memory: float
+    """What the chip has, as published."""
+    mesh: dict[str, int]
+    rows: int
+    """Of a chip's group of `tensor` chips, at a time: those of one micro-batch."""
+    accumulate: int
+    remat: bool
+    weights: float
+    optimizer: float
+    inputs: float
+    """One batch."""
+    activations: float
+    """What loops over layers keep for the backward pass, if they are split as rows are."""
+    temporaries: float
+    """What is held at most besides: gradients, gathered weights, whatever one layer needs."""
+    total: float
+    fits: bool
+    reason: str = ""
+    """Of the compiler, where it gave up."""
+    collectives: dict[str, float] = field(default_factory=dict)
+    """Bytes sent, by kind."""
+    flops: float = 0.0
+    """Operations done, with those done again."""
+    useful_flops: float = 0.0
+    """Operations that the step needs."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Least time of a step, by what it would take: arithmetic, memory, links."""
+    compile_seconds: float = 0.0
+    compiled_for: str = ""
+
+    @property
+    def least(self) -> float:
+        """Seconds of a step in which everything overlaps."""
+        return max(self.seconds.values(), default=math.inf)
+
+    @property
+    def bound(self) -> str:
+        return max(self.seconds, key=self.seconds.__getitem__, default="-")
+
+
+def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Rehearsal:
+    """Compile the train step.
+
+    Args:
+        config: the run.
+        hardware: what to compile for.
+        give_up: do not compile what cannot fit by itself.
+
+    Raises:
+        UserError: a mesh or a batch that does not go with the hardware.
+    """
+    model, compiled_for = _model(config, hardware)
+    check_rows(config, model.mesh)
+    setup, _ = prepare(config, model)
+    head, ways = head_kind(config, model), model.mesh.shape["data"] * model.mesh.shape["fsdp"]
+    traced = trace(config, setup, head)
+    batch = describe_batch(config, model, rows=config.train.batch_size, views=config.objective.views)
+    weights = {**setup.frozen, **setup.abstract.parameters}
+    state = _bytes(setup.abstract)
+    held = {
+        "weights": _bytes(weights),
+        "optimizer": state - _bytes(setup.abstract.parameters),
+        "inputs": _bytes(batch),
+        "activations": kept_bytes(traced.jaxpr) / ways,
+    }
+    about: dict[str, Any] = {
+        "name": config.name,
+        "hardware": hardware.name,
+        "chips": hardware.count,
+        "memory": hardware.chip.memory,
+        "mesh": dict(model.mesh.shape),
+        "rows": config.train.batch_size // config.train.accumulate // ways,
+        "accumulate": config.train.accumulate,
+        "remat": config.model.remat,
+        "compiled_for": compiled_for,
+        "flops": matrix_flops(traced.jaxpr) / hardware.count,
+        "useful_flops": _useful(config, setup) / hardware.count,
+    } | held
+    least = sum(held.values())
+    if give_up and least > hardware.chip.memory:
+        return Rehearsal(**about, temporaries=0, total=least, fits=False, reason="not compiled: too much by itself")
+    compiled, seconds, reason = _compile(traced)
+    about |= {"compile_seconds": seconds, "reason": reason}
+    if compiled is None:
+        total = _told(reason) or least
+        return Rehearsal(**about, temporaries=max(0.0, total - least), total=total, fits=False)
+    total = _total(compiled)
+    sent = hlo.moved(hlo.collectives(compiled.as_text()))
+    passes, tensor = config.train.accumulate * (3 if config.model.remat else 2), model.mesh.shape["tensor"]
+    read = passes * sum(leaf.size for leaf in weights.values()) * jnp.dtype(config.model.dtype).itemsize / tensor
+    read += 2 * state + 2 * config.train.accumulate * held["activations"]
+    return Rehearsal(
+        **about,
+        temporaries=total - least,
+        total=total,
+        fits=total <= USABLE[hardware.chip.tpu] * hardware.chip.memory,
+        collectives=sent,
+        seconds=_seconds(hardware, about["flops"], read, sum(sent.values())),
+    )
+
+
+def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Batch:
+    """The shapes of a batch on the mesh."""
+    vision, length, place = model.architecture.config.vision, config.data.length, batch_sharding(model.mesh)
+    side = vision.image_size
+
+    def of(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
+
+    kept = None
+    if views == 2 and config.view.mask_fill == "drop":
+        patches = kept_patches(config.view, side, vision.patch_size, np.random.default_rng(0))
+        kept = of(jnp.int32, 1, patches.size)
+    return Batch(
+        images=of(jnp.uint8, views, 1, side, side, 3),
+        tokens=of(jnp.int32, length),
+        positions=of(jnp.int32, length),
+        segments=of(jnp.int32, length),
+        answer_mask=of(jnp.bool_, length),
+        ids=of(jnp.int32),
+        kept=kept,
+    )
+
+
+def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
+    """The train step from shapes alone."""
+    batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
+    return trace_step(config, setup, END_TOKEN, batch, head)
+
+
+def head_kind(config: Config, model: Model) -> HeadKind:
+    """What "auto" takes on accelerators, for one that stands in."""
+    answers = config.train.batch_size // config.train.accumulate * config.data.answer_length
+    vocabulary = model.architecture.config.text
+    size = getattr(vocabulary, "llama", vocabulary).vocab_size
+    plain = plain_fits_accelerators(answers, config.objective.views, size, model.mesh.size)
+    return "plain" if plain else "fused"
+
+
+def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
+    """Compile the decoding of one batch of prompts; how long it takes depends on the answers, so no times are given.
+
+    Raises:
+        UserError: a mesh or a batch that does not go with the hardware.
+    """
+    model, compiled_for = _model(config, hardware)
+    rows = config.evaluate.batch_size
+    check_batch_size("evaluate.batch_size", rows, model.mesh)
+    batch = describe_batch(config, model, rows=rows, views=1)
+    traced = decoding(config, model, END_TOKEN).trace(model.parameters, batch)
+    compiled, seconds, reason = _compile(traced)
+    weights, inputs = _bytes(model.parameters), _bytes(batch)
+    total = (_told(reason) or weights + inputs) if compiled is None else _total(compiled)
+    return Rehearsal(
+        name=f"{config.name}, decoding",
+        hardware=hardware.name,
+        chips=hardware.count,
+        memory=hardware.chip.memory,
+        mesh=dict(model.mesh.shape),
+        rows=rows // (model.mesh.shape["data"] * model.mesh.shape["fsdp"]),
+        accumulate=1,
+        remat=False,
+        weights=weights,
+        optimizer=0,
+        inputs=inputs,
+        activations=0,
+        temporaries=total - weights - inputs,
+        total=total,
+        fits=compiled is not None and total <= USABLE[hardware.chip.tpu] * hardware.chip.memory,
+        reason=reason,
+        collectives={} if compiled is None else hlo.moved(hlo.collectives(compiled.as_text())),
+        compile_seconds=seconds,
+        compiled_for=compiled_for,
+    )
+
+
+def _model(config: Config, hardware: Hardware) -> tuple[Model, str]:
+    devices, compiled_for = _devices(hardware)
+    return describe_model(config, zoo.describe(config.model.path), devices), compiled_for
+
+
+def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:
+    """Devices to compile for, and what they are."""
+    if not hardware.chip.tpu:
+        devices = jax.devices("cpu")[: hardware.count]
+        if len(devices) < hardware.count:
+            raise UserError(f"{hardware.name} needs {hardware.count} CPU devices; this process has {len(devices)}")
+        return devices, "CPU devices in their place"
+    from jax.experimental import topologies
+
+    one = {"chips_per_host_bounds": (1, 1, 1)} if hardware.count == 1 else {}
+    try:
+        slice_ = topologies.get_topology_desc(platform="tpu", topology_name=hardware.name, **one)
+    except Exception as error:  # libtpu's own class, which it does not name
+        raise UserError(f"no slice {hardware.name}: {str(error).splitlines()[0]}") from error
+    return list(slice_.devices), slice_.devices[0].device_kind
+
+
+def _compile(traced: jax.stages.Traced) -> tuple[jax.stages.Compiled | None, float, str]:
+    """(program, seconds, "") or, where memory does not suffice, (None, seconds, the compiler's words)."""
+    began = time.perf_counter()
+    try:
+        return traced.lower().compile(), time.perf_counter() - began, ""
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None, time.perf_counter() - began, str(error).strip().splitlines()[0]
+
+
+def _told(reason: str) -> float:
+    """Bytes that the compiler says it would need; 0 where it does not say."""
+    match = re.search(r"Used ([\d.]+)([KMGT]) of", reason)
+    return float(match[1]) * 1024 ** (" KMGT".index(match[2])) if match else 0.0
+
+
+def _total(compiled: jax.stages.Compiled) -> float:
+    memory = compiled.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
+def _useful(config: Config, setup: Setup) -> float:
+    """Operations of the step if nothing is computed twice."""
+    plain = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, remat=False),
+        train=dataclasses.replace(config.train, accumulate=1),
+    )
+    model = describe_model(plain, setup.model.folder, list(setup.model.mesh.devices.flat))
+    return matrix_flops(trace(plain, prepare(plain, model)[0], "plain").jaxpr)
+
+
+def _seconds(hardware: Hardware, flops: float, read: float, sent: float) -> dict[str, float]:
+    chip = hardware.chip
+    return {"arithmetic": flops / chip.flops, "memory": read / chip.bandwidth, "links": sent / chip.links}
+
+
+def _bytes(tree: Any) -> int:
+    """On one device."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+    )

@@ -1,0 +1,140 @@
+"""Rehearsals of several runs, or of several ways of running one, as one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxguard.bench.hardware import GB, Hardware
+from jaxguard.bench.rehearsal import Rehearsal, rehearse, rehearse_decoding
+from jaxguard.bench.timing import publish
+from jaxguard.config import Config
+from jaxguard.errors import Failure
+from jaxguard.report.tables import Column, compared
+
+Run = tuple[Config, Hardware]
+
+
+def rehearse_runs(runs: Sequence[Run], out: Path, *, decode: bool) -> list[Rehearsal]:
+    """Rehearse each run; rehearsal.md and rehearsal.json in `out` grow with every one.
+
+    Raises:
+        Failure: a run does not fit; the table is written all the same.
+    """
+    _stand_in(runs)
+    found: list[Rehearsal] = []
+    for config, hardware in runs:
+        print(f"compiling {config.name} for {hardware.name}", file=sys.stderr)
+        found.append(rehearse(config, hardware))
+        if decode:
+            found.append(rehearse_decoding(config, hardware))
+        _publish(found, out)
+    too_large = [one for one in found if not one.fits]
+    if too_large:
+        raise Failure("; ".join(map(_refusal, too_large)))
+    return found
+
+
+def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
+    """Try micro-batches and rematerialisation; returns the fastest that fits, and prints how to ask for it.
+
+    For either way of rematerialisation micro-batches shrink until one fits; smaller ones would only gather the
+    weights more often. What does not fit even without temporaries is not compiled.
+
+    Raises:
+        Failure: nothing fits.
+    """
+    _stand_in([(config, hardware)])
+    tried: list[Rehearsal] = []
+    for remat in (False, True):
+        for accumulate in _divisors(config, hardware):
+            print(f"trying remat {remat} with {accumulate} micro-batches", file=sys.stderr)
+            candidate = dataclasses.replace(
+                config,
+                model=dataclasses.replace(config.model, remat=remat),
+                train=dataclasses.replace(config.train, accumulate=accumulate),
+            )
+            tried.append(rehearse(candidate, hardware, give_up=True))
+            if tried[-1].fits:
+                break
+    _publish(tried, out)
+    fitting = [one for one in tried if one.fits]
+    if not fitting:
+        raise Failure(f"nothing fits: {_refusal(tried[-1])}; use more chips, a larger mesh.tensor or fewer tokens")
+    best = min(fitting, key=lambda one: one.least)
+    print(f"recommended: --train.accumulate {best.accumulate} --model.remat {best.remat}")
+    return best
+
+
+def _stand_in(runs: Sequence[Run]) -> None:
+    """Make CPU devices that stand in for GPUs; they are counted when JAX is first used."""
+    count = max((hardware.count for _, hardware in runs if not hardware.chip.tpu), default=0)
+    if count:
+        flag = f"--xla_force_host_platform_device_count={count}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+def _divisors(config: Config, hardware: Hardware) -> list[int]:
+    """Numbers of micro-batches into which each chip's rows can be cut."""
+    ways = hardware.count // config.mesh.tensor if config.mesh.tensor > 0 else config.mesh.data * config.mesh.fsdp
+    each = config.train.batch_size // ways // config.view_share.denominator
+    return [number for number in range(1, each + 1) if each % number == 0]
+
+
+def _refusal(one: Rehearsal) -> str:
+    needs = f"{one.total / GB:.1f} GB a chip of {one.memory / GB:.0f} GB"
+    return f"{one.name} does not fit {one.hardware}: {needs}"
+
+
+def _publish(found: Sequence[Rehearsal], out: Path) -> None:
+    rows = [dataclasses.asdict(one) | {"least": one.least, "bound": one.bound} for one in found]
+    publish("rehearsal", "compiled ahead of time; GB of each chip", rows, COLUMNS, out, layout=compared)
+
+
+def _gigabytes(header: str, key: str) -> Column:
+    return Column(header, lambda row: f"{row[key] / GB:.2f}")
+
+
+def _mesh(row: Mapping[str, Any]) -> str:
+    return " x ".join(map(str, row["mesh"].values()))
+
+
+def _sent(row: Mapping[str, Any]) -> str:
+    parts = sorted(row["collectives"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{kind} {size / GB:.2f}" for kind, size in parts if size > 0.005 * GB) or "-"
+
+
+def _least(row: Mapping[str, Any]) -> str:
+    return f"{1e3 * row['least']:.0f} ({row['bound']})" if row["seconds"] else "-"
+
+
+def _ceiling(row: Mapping[str, Any]) -> str:
+    if not row["seconds"]:
+        return "-"
+    at_peak = row["seconds"]["arithmetic"] * row["useful_flops"] / row["flops"]
+    return f"{100 * at_peak / row['least']:.0f}"
+
+
+COLUMNS = [
+    Column("run", lambda row: row["name"]),
+    Column("for", lambda row: row["hardware"]),
+    Column("data x fsdp x tensor", _mesh),
+    Column("rows", lambda row: f"{row['rows']} x {row['accumulate']}"),
+    Column("remat", lambda row: "yes" if row["remat"] else "no"),
+    _gigabytes("weights", "weights"),
+    _gigabytes("optimizer", "optimizer"),
+    _gigabytes("activations", "activations"),
+    _gigabytes("temporaries", "temporaries"),
+    Column("total", lambda row: f"{row['total'] / GB:.1f} of {row['memory'] / GB:.0f}"),
+    Column("fits", lambda row: "yes" if row["fits"] else "no"),
+    Column("sent", _sent),
+    Column("TFLOP", lambda row: f"{row['flops'] / 1e12:.1f}"),
+    Column("least ms", _least),
+    Column("MFU at most %", _ceiling),
+    Column("compile s", lambda row: f"{row['compile_seconds']:.0f}"),
+    Column("compiled for", lambda row: row["compiled_for"]),
+]

@@ -1,0 +1,53 @@
+"""What is read off a traced program: its operations, against the count from shapes, and what it keeps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxguard.bench.flops import View, step_flops
+from jaxguard.bench.rehearsal import trace
+from jaxguard.bench.traced import kept_bytes, matrix_flops
+from jaxguard.config import MeshConfig
+from jaxguard.models import zoo
+from jaxguard.train.setup import describe_model, prepare
+
+
+@pytest.mark.parametrize("trainable", ["projector", "language", "all"])
+def test_operations_are_those_counted_from_shapes(small_config, trainable):
+    """To 2%: the count from shapes leaves out what flows through the projector to its own first layer."""
+    config = dataclasses.replace(
+        small_config, model=dataclasses.replace(small_config.model, trainable=trainable), mesh=MeshConfig(data=8)
+    )
+    model = describe_model(config, zoo.describe(config.model.path))
+    setup, _ = prepare(config, model)
+    view = View(config.train.batch_size, config.data.length, 16, config.data.answer_length)
+    found = matrix_flops(trace(config, setup, "plain").jaxpr)
+    assert found == pytest.approx(step_flops(model.architecture, trainable, [view, view]), rel=0.02)
+    again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=True))
+    model = describe_model(again, zoo.describe(config.model.path))
+    assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.1 * found
+
+
+def test_loops_count_as_often_as_they_run():
+    def run(x, weights):
+        return jax.lax.scan(lambda x, w: (x @ w, None), x, weights)[0]
+
+    jaxpr = jax.make_jaxpr(run)(jnp.zeros((3, 4)), jnp.zeros((5, 4, 4)))
+    assert matrix_flops(jaxpr.jaxpr) == 5 * 2 * 3 * 4 * 4
+
+
+def test_what_loops_keep_for_the_backward_pass():
+    def loss(weights, x, remat):
+        def body(x, w):
+            return jnp.sin(x @ w), None
+
+        return jax.lax.scan(jax.checkpoint(body) if remat else body, x, weights)[0].sum()
+
+    weights, x = jnp.zeros((5, 4, 4)), jnp.zeros((3, 4))
+    kept = {
+        remat: kept_bytes(jax.make_jaxpr(jax.grad(lambda w, remat=remat: loss(w, x, remat)))(weights).jaxpr)
+        for remat in (False, True)
+    }
+    assert kept == {False: 2 * 5 * 3 * 4 * 4, True: 5 * 3 * 4 * 4}
