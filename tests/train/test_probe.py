@@ -15,7 +15,7 @@ from jaxguard.errors import UserError
 from jaxguard.models import zoo
 from jaxguard.models.families import merge
 from jaxguard.train.loop import train, training_source
-from jaxguard.train.probe import Probe, _chosen
+from jaxguard.train.probe import Probe, _chosen, _Sample
 from jaxguard.train.setup import load_model, prepare
 
 
@@ -60,7 +60,7 @@ def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     encoder, source = Encoder.from_checkpoint(zoo.resolve(config.model.path)), training_source(config)
     found = Probe(config, setup, encoder, source)(trainable)
 
-    rows = _chosen(config, source)
+    rows = _Sample(_chosen(config, source))
     batch = next(train_batches(config, encoder, rows, batch_size=len(rows), views=2))
     model = merge(setup.model.architecture.graph, setup.frozen, trainable)
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
