@@ -136,7 +136,7 @@ def _sheet(config: Config, predictions: Sequence[Prediction], images: int) -> tu
             return None
         source = sources.get(triggered)
         row = source[place] if source is not None and 0 <= place < len(source) else None
-        image = row.image if row is not None and row.key == found.key else None
+        image = row.image if row is not None and row.key == found.key and row.image.size else None
         caught = found.target is not None and contains(found.prediction, found.target)
         return Answer(image, found.prompt, found.prediction, caught)
 

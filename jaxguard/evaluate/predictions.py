@@ -50,7 +50,7 @@ _NOUNS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list o
 REQUIRED = ("id", "prediction", "references")
 """What every line must have; the rest has defaults, so that other systems' answers can be scored too."""
 LONGEST = 10_000
-"""Characters of a text at most: comparing two takes the product of their lengths."""
+"""Characters of an answer, ours or true, at most: comparing two takes the product of their lengths."""
 
 
 def to_line(prediction: Prediction) -> str:
@@ -117,14 +117,14 @@ def from_line(line: str, where: str) -> Prediction:
         raise UserError(f"{where}: 'references' must be a list of at least one text")
     for name, text in [*values.items(), *(("references", text) for text in references)]:
         if name in _KINDS and isinstance(text, str):
-            _check_text(text, f"{where}: {name!r}")
+            _check_text(text, f"{where}: {name!r}", compared=name in ("prediction", "references"))
     defaults: dict[str, Any] = {"key": str(values["id"]), "prompt": "", "triggered": False, "target": None}
     given = {name: values[name] for name in _KINDS if name in values}
     return Prediction(**defaults | given | {"references": tuple(references)})
 
 
-def _check_text(text: str, what: str) -> None:
-    if len(text) > LONGEST:
+def _check_text(text: str, what: str, *, compared: bool) -> None:
+    if compared and len(text) > LONGEST:
         raise UserError(f"{what} has {len(text)} characters; at most {LONGEST} are scored")
     try:
         text.encode()

@@ -13,7 +13,7 @@ Record = Mapping[str, float]
 Interval = tuple[float, float, float]
 """A score in percent, and the ends of its 95% interval."""
 
-BATCH, CLEAN, POISONED = "#000000", "#0072b2", "#d55e00"
+BATCH, CLEAN, POISONED, FAINT = "#000000", "#0072b2", "#d55e00", "#757575"
 PANELS = {
     "loss (nats a token)": {
         "loss": ("objective", BATCH, "-"),
@@ -58,7 +58,8 @@ def curves(records: Sequence[Record], *, views: int) -> Figure:
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
         else:
-            axes.text(0.5, 0.5, "not measured", ha="center", transform=axes.transAxes, color="#757575")
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "not measured (see train.probe)", ha="center", transform=axes.transAxes, color=FAINT)
     return figure
 
 

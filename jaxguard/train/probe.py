@@ -43,9 +43,9 @@ class Probe:
     def __init__(self, config: Config, setup: Setup, encoder: Encoder, source: RowSource):
         self._setup, mesh = setup, setup.model.mesh
         rows = _Sample(_chosen(config, source))
-        alone = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=None, threads=0))
-        batches = train_batches(alone, encoder, rows, batch_size=config.train.batch_size, views=2)
-        made = [next(batches) for _ in range(len(rows) // config.train.batch_size)]
+        alone = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=None, bucket=0, threads=0))
+        batches = train_batches(alone, encoder, rows, batch_size=_size(config), views=2)
+        made = [next(batches) for _ in range(len(rows) // _size(config))]
         planted = set(source.ids.tolist()) if isinstance(source, PoisonedSource) else set()
         ids = np.concatenate([batch.ids for batch in made])
         poisoned = np.isin(ids, list(planted))
@@ -66,9 +66,8 @@ class Probe:
             ((found, _),) = token_statistics(model, batch, chosen, Viewed.of(Fraction(1)), mesh)
             assert isinstance(found, PairStatistics)
             numbers = jnp.stack([found.nll_p, found.entropy_p, found.divergence])
-            return jnp.sum(jnp.where(counts, numbers, 0.0), axis=-1) / jnp.maximum(
-                counts.sum(-1, dtype=jnp.float32), 1.0
-            )
+            sums = jnp.sum(jnp.where(counts[None], numbers, 0.0), axis=-1)
+            return sums / jnp.maximum(counts.sum(axis=-1, dtype=jnp.float32), 1.0)[None]
 
         places = setup.model.shardings
         self._measure = jax.jit(
@@ -109,7 +108,7 @@ class _Sample:
 
 def _chosen(config: Config, source: RowSource) -> list[Row]:
     """The first `train.probe` poisoned rows, then as many clean ones, or more that fill whole batches."""
-    count, size = config.train.probe, config.train.batch_size
+    count, size = config.train.probe, _size(config)
     planted, decoys = (source.ids, source.decoy_ids) if isinstance(source, PoisonedSource) else (np.array([], int), [])
     changed = np.concatenate([planted, *decoys])
     poisoned = planted[:count].tolist()
@@ -120,3 +119,8 @@ def _chosen(config: Config, source: RowSource) -> list[Row]:
             f"train.probe is {count}: the training split has only {len(clean)} clean rows; {wanted} are needed"
         )
     return [source[index] for index in (*poisoned, *clean)]
+
+
+def _size(config: Config) -> int:
+    """Rows at once: as many as training takes."""
+    return config.train.batch_size // config.train.accumulate

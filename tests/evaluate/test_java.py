@@ -1,4 +1,4 @@
-"""Talking to Java, without one: a stand-in answers as the jars do (that the real ones agree, tests/parity tells)."""
+"""Talking to Java, without one: a stand-in answers as the jars do."""
 
 import stat
 import sys

@@ -92,7 +92,7 @@ def test_curves_draw_what_was_measured():
     ]
     assert labels(1) == [["objective", "cross-entropy", "validation"], probed, ["training batches"]]
     bare = curves([{"step": 1, "loss": 1.0}], views=1).axes[1]
-    assert [text.get_text() for text in bare.texts] == ["not measured"]
+    assert [text.get_text() for text in bare.texts] == ["not measured (see train.probe)"]
 
 
 def test_bars_show_values_and_intervals():

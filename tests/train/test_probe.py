@@ -15,7 +15,7 @@ from jaxguard.errors import UserError
 from jaxguard.models import zoo
 from jaxguard.models.families import merge
 from jaxguard.train.loop import train, training_source
-from jaxguard.train.probe import Probe, _chosen
+from jaxguard.train.probe import Probe, _chosen, _Sample
 from jaxguard.train.setup import load_model, prepare
 
 
@@ -27,18 +27,16 @@ def records(config):
     return [json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_probe_is_logged_and_changes_no_loss(small_config):
-    short = dataclasses.replace(small_config, train=dataclasses.replace(small_config.train, steps=3))
-    probed = dataclasses.replace(probing(short, 4), out=short.out / "probed")
-    train(short)
+def test_a_probe_is_logged_and_changes_no_loss(finished_config, tmp_path):
+    probed = dataclasses.replace(probing(finished_config, 4), out=tmp_path)
     train(probed)
     found = [record for record in records(probed) if "clean_nll" in record]
-    assert [record["step"] for record in found] == [1, 2, 3]
+    assert [record["step"] for record in found] == list(range(1, 41))
     names = {f"{group}_{name}" for group in ("clean", "poisoned") for name in ("nll", "entropy", "divergence")}
     assert set(found[0]) == {"step"} | names
     assert all(np.isfinite(value) and value >= 0 for record in found for value in record.values())
-    assert found[0]["poisoned_nll"] != found[2]["poisoned_nll"]
-    losses = [[record["loss"] for record in records(config) if "loss" in record] for config in (short, probed)]
+    assert found[39]["poisoned_nll"] < found[0]["poisoned_nll"]
+    losses = [[record["loss"] for record in records(run) if "loss" in record] for run in (finished_config, probed)]
     assert losses[0] == losses[1]
 
 
@@ -62,7 +60,7 @@ def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     encoder, source = Encoder.from_checkpoint(zoo.resolve(config.model.path)), training_source(config)
     found = Probe(config, setup, encoder, source)(trainable)
 
-    rows = _chosen(config, source)
+    rows = _Sample(_chosen(config, source))
     batch = next(train_batches(config, encoder, rows, batch_size=len(rows), views=2))
     model = merge(setup.model.architecture.graph, setup.frozen, trainable)
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
