@@ -21,7 +21,7 @@ from jaxguard.errors import UserError
 
 
 @dataclass(frozen=True)
-class _Example:
+class Example:
     """Makes one row of a batch, of whatever epoch its place in the global order says."""
 
     config: Config
@@ -86,7 +86,7 @@ def train_batches(
         UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
     """
     order = training_order(config, encoder, source, batch_size * process_count)
-    rows = order[process_index::process_count].map(_Example(config, encoder, source, views))
+    rows = order[process_index::process_count].map(Example(config, encoder, source, views))
     batches = rows.batch(batch_size, drop_remainder=True)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
 
