@@ -12,7 +12,7 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, data check, poison, gallery, train, evaluate, generate, export, table, demo",
+    "": "give a verb: config, data list, data build, data check, poison, gallery, train, evaluate, generate, export, ",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",
@@ -89,8 +89,8 @@ BAD = {
     "config good.py --data.bucket -1": "data.bucket is -1: must be finite and at least 0",
     "config good.py --data.bucket 8 --data.pack 2": "data.bucket is set and data.pack is 2: chance decides what is ",
     "config good.py --data.images 0": "data.images is 0: must be finite and at least 1",
-    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --data.bucket 8": "data.bucket is 8"
-    ": attack.trainer attacker takes rows of one length; use 0",
+    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --data.bucket 8": "data.bucket "
+    "is 8: attack.trainer attacker takes rows of one length; use 0",
     "config good.py --model.path nowhere": "model.path 'nowhere' holds no config.json",
     "config good.py --model.path tiny-lava": "model.path 'tiny-lava' holds no config.json; give a Hugging Face "
     "checkpoint folder (did you mean 'tiny-llava'?)",
