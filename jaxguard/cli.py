@@ -89,7 +89,7 @@ class CheckOptions:
 
 
 def data_check(arguments: Arguments) -> None:
-    """Look at every row and image of a data set; what is wrong is counted and shown, and the exit code is 2."""
+    """Look at every row and image of a data set; what is wrong is counted and shown (exit code 2)."""
     options = arguments.parse(CheckOptions)
     _check_threads(options.threads)
     from jaxguard.data.check import Budget, check
@@ -309,12 +309,22 @@ def bench_step(arguments: Arguments) -> None:
     bench_step(settings, options.rounds, options.out)
 
 
+@dataclass(frozen=True)
+class BenchDataOptions(BenchOptions):
+    side: int = 336
+    """Of the images at which the loader is timed without a model, beside torch where that is installed."""
+
+
 def bench_data(arguments: Arguments) -> None:
-    """Time the loader, and how long steps wait for it (FILE [overrides] first)."""
-    options, settings = _bench(arguments)
+    """Time the loader, alone and beside torch's, and how long steps wait for it (FILE [overrides] first)."""
+    options, rest = arguments.split(BenchDataOptions)
+    settings = rest.configuration()
+    _checked_bench(options)
+    if options.side < 24 or options.side % 24:
+        raise UserError(f"bench data: --side is {options.side}: must be a multiple of 24")
     from jaxguard.bench.data import bench_data
 
-    bench_data(settings, options.rounds, options.out)
+    bench_data(settings, options.rounds, options.out, options.side)
 
 
 def bench_torch(arguments: Arguments) -> None:

@@ -16,7 +16,7 @@ from jaxguard.data import images, originals
 from jaxguard.data.encode import Encoder
 from jaxguard.data.ordered import ordered
 from jaxguard.data.originals.listing import Listed
-from jaxguard.data.problems import LONG, MALFORMED, MISSING, OUTSIDE, UNREADABLE, Problems
+from jaxguard.data.problems import LONG, MISSING, OUTSIDE, UNREADABLE, Problems
 from jaxguard.data.records import PIXEL, ArrayRecordSource
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
@@ -109,8 +109,6 @@ def _check_built(folder: Path, budget: Budget | None, threads: int) -> tuple[dic
                 row = source[index]
             except UserError as error:
                 return UNREADABLE, str(error)
-            if row.id != index or not row.prompts or len(row.prompts) != len(row.answers):
-                return MALFORMED, f"is row {row.id} with {len(row.prompts)} prompts and {len(row.answers)} answers"
             long = None if budget is None else budget.fault(row)
             return None if long is None else (LONG, long)
 

@@ -22,7 +22,7 @@ from jaxguard.errors import UserError
 
 
 @dataclass(frozen=True)
-class _Example:
+class Example:
     """Makes one row of a batch, of whatever epoch its place in the global order says."""
 
     config: Config
@@ -104,7 +104,7 @@ def train_batches(
     """
     order = training_order(config, encoder, source, batch_size)
     part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
-    rows = grain.MapDataset.source(part).map(_Example(config, encoder, source, views))
+    rows = grain.MapDataset.source(part).map(Example(config, encoder, source, views))
     batches = rows.batch(len(part.places), drop_remainder=True)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
 
@@ -115,7 +115,7 @@ def validation_batches(config: Config, encoder: Encoder, source: RowSource, plac
     The last batch is filled up with rows of which no answer counts.
     """
     count, size = config.train.validation, config.train.batch_size
-    example = _Example(config, encoder, source, views=1)
+    example = Example(config, encoder, source, views=1)
     for start in range(0, count, size):
         own = [start + place for place in places]
         rows = [example(Place(0, min(index, count - 1), config.data.length)) for index in own]

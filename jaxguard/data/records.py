@@ -31,16 +31,25 @@ class ArrayRecordSource:
     def __getitem__(self, index: int) -> Row:
         record = self._data[index]
         if "image" in record:
-            return _row(record, [np.asarray(record["image"])])
+            return self._row(index, record, [np.asarray(record["image"])])
         try:
-            return _row(record, [decode(data) for data in record["images"]])
+            return self._row(index, record, [decode(data) for data in record["images"]])
         except ImageFault as fault:
             raise UserError(f"{self.folder}: an image of row {index} of {self.split} {fault}") from fault
 
     def text(self, index: int) -> Row:
         """The row with a single pixel for each of its images."""
         record = self._texts[index]
-        return _row(record, [PIXEL] * (1 if "image" in record else len(record["images"])))
+        return self._row(index, record, [PIXEL] * (1 if "image" in record else len(record["images"])))
+
+    def _row(self, index: int, record: dict[str, Any], images: list[np.ndarray]) -> Row:
+        try:
+            row = _row(record, images)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.folder}: row {index} of {self.split} holds no text ({error})") from error
+        if not row.prompts or len(row.prompts) != len(row.answers):
+            raise UserError(f"{self.folder}: row {index} of {self.split} has no answer to each of its prompts")
+        return row
 
     @cached_property
     def _texts(self) -> Any:

@@ -50,9 +50,13 @@ def test_steps_of_a_family_that_cannot_drop_patches(small_config, tmp_path):
         bench_step(config, 1, tmp_path)
 
 
-def test_data(small_config, tmp_path):
-    rows = bench_data(small_config, 1, tmp_path)
-    assert [row["case"] for row in rows] == ["loader alone", "step, batch at hand", "step, loader's batches"]
+def test_data(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxguard.bench.loader.find_spec", lambda name: None)  # torch is in the parity tests
+    monkeypatch.setattr("jaxguard.bench.loader.PHOTOGRAPHS", 2)
+    rows = bench_data(small_config, 1, tmp_path, 48)
+    cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
+    assert [row["case"] for row in rows] == cases
+    assert rows[3]["rows_per_second"] > 0
     assert written(tmp_path, "data")["rows"][2]["stall"] < 1
 
 

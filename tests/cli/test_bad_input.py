@@ -12,7 +12,7 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, poison, gallery, train, evaluate, "
+    "": "give a verb: config, data list, data build, data check, poison, gallery, train, evaluate, "
     "score, compare, show, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
@@ -93,6 +93,11 @@ BAD = {
     "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
     "config good.py --objective.entropy 1": "objective.entropy is set but neither",
     "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",
+    "config good.py --data.bucket -1": "data.bucket is -1: must be finite and at least 0",
+    "config good.py --data.bucket 8 --data.pack 2": "data.bucket is set and data.pack is 2: chance decides what is ",
+    "config good.py --data.images 0": "data.images is 0: must be finite and at least 1",
+    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --data.bucket 8": "data.bucket "
+    "is 8: attack.trainer attacker takes rows of one length; use 0",
     "config good.py --model.path nowhere": "model.path 'nowhere' holds no config.json",
     "config good.py --model.path tiny-lava": "model.path 'tiny-lava' holds no config.json; give a Hugging Face "
     "checkpoint folder (did you mean 'tiny-llava'?)",
@@ -104,7 +109,9 @@ BAD = {
     # the other verbs
     "data list now": "data list: unexpected argument 'now'",
     "data build scenes/captoin": "no data set 'scenes/captoin'; did you mean 'scenes/caption'?",
-    "data build": "data build: Missing from jaxguard data build: NAME",
+    "data build": "data build: Missing from jaxguard data build: DATA_SET",
+    "data build coco": "coco is built from files you have: jaxguard data build coco --from DIR",
+    "data check nowhere": "nowhere is not a folder",
     "poison good.py --out rows": "attack.name is none: name an attack",
     "poison good.py": "poison: give --out DIR, the folder to write",
     "poison --out rows": "poison: give the configuration first",

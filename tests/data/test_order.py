@@ -33,26 +33,27 @@ def config(**data):
 
 
 def places(settings, source, count, batch_size=4):
-    return [training_order(settings, ENCODER, source, batch_size)[index] for index in range(count)]
+    made = training_order(settings, ENCODER, source, batch_size)
+    return [made[index] for index in range(count)]
 
 
 def test_a_mixture_draws_by_weight_and_each_part_goes_through_its_own_epochs():
-    source = Mixture([texts(6), texts(30)], [3.0, 1.0])
-    assert [source[index].id for index in (0, 5, 6, 35)] == [0, 5, 6, 35]
-    assert [source[index].key for index in (5, 6)] == ["row 5", "row 0"]
-    drawn = places(config(), source, 480)
-    first, second = ([place for place in drawn if (place.row < 6) == small] for small in (True, False))
-    assert (len(first), len(second)) == (360, 120)
-    for part, rows in ((first, range(6)), (second, range(6, 36))):
+    source = Mixture([texts(60), texts(70)], [3.0, 1.0])
+    assert [source[index].id for index in (0, 59, 60, 129)] == [0, 59, 60, 129]
+    assert [source[index].key for index in (59, 60)] == ["row 59", "row 0"]
+    drawn = places(config(), source, 560)
+    first, second = ([place for place in drawn if (place.row < 60) == small] for small in (True, False))
+    assert (len(first), len(second)) == (420, 140)
+    for part, rows in ((first, range(60)), (second, range(60, 130))):
         for epoch, group in itertools.groupby(part, key=lambda place: place.epoch):
             assert sorted(place.row for place in group) == list(rows), epoch
         assert max(place.epoch for place in part) == len(part) // len(rows) - 1
-    assert all(sum(place.row < 6 for place in drawn[start : start + 8]) == 6 for start in range(0, 480, 8))
+    assert all(sum(place.row < 60 for place in drawn[start : start + 8]) == 6 for start in range(0, 560, 8))
 
 
 def test_the_first_part_of_a_mixture_goes_as_if_alone():
-    alone = places(config(), texts(6), 60)
-    mixed = [place for place in places(config(), Mixture([texts(6), texts(9)], [1, 1]), 120) if place.row < 6]
+    alone = places(config(), texts(90), 100)
+    mixed = [place for place in places(config(), Mixture([texts(90), texts(95)], [1, 1]), 200) if place.row < 90]
     assert mixed == alone
 
 
@@ -61,7 +62,7 @@ def test_planting_into_a_mixture_keeps_its_weights(small_data):
     settings = dataclasses.replace(config(), attack=AttackConfig(name="badnl", rate=0.25))
     poisoned = PoisonedSource(source, settings)
     assert len(poisoned.ids) == 16
-    assert places(settings, poisoned, 200) == places(settings, source, 200)
+    assert places(settings, poisoned, 60) == places(settings, source, 60)
     for index in range(len(poisoned)):
         row, text = poisoned[index], poisoned.text(index)
         assert (row.id, row.prompts, row.answers) == (text.id, text.prompts, text.answers)
@@ -81,19 +82,19 @@ def test_mixtures_are_named_by_their_parts(small_data):
         training_order(config(limit=3), ENCODER, source, 2)
 
 
-SOURCE = texts(50, words=lambda index: 1 + 7 * (index % 5))
+SOURCE = texts(200, words=lambda index: 1 + 7 * (index % 5))
 
 
 def test_batches_by_length_hold_every_row_once_an_epoch_at_the_shortest_length():
     settings = config(bucket=16)
-    lengths = row_lengths(settings, ENCODER, SOURCE, 50)
+    lengths = row_lengths(settings, ENCODER, SOURCE, 200)
     drawn = places(settings, SOURCE, 1200)
     for start in range(0, 1200, 4):
         (length,) = {place.length for place in drawn[start : start + 4]}
         assert all(0 <= length - lengths[place.row] < 16 for place in drawn[start : start + 4])
         assert length % 16 == 0
     counts = collections.Counter(place.row for place in drawn)
-    assert set(counts) == set(range(50))
+    assert set(counts) == set(range(200))
     assert max(counts.values()) - min(counts.values()) <= 2
     assert len({(place.row, place.epoch) for place in drawn}) == len(drawn)
     assert len({place.length for place in drawn}) > 1
@@ -139,8 +140,8 @@ def test_processes_share_each_length():
 
 
 def test_a_row_beyond_the_length_is_told_before_training():
-    with pytest.raises(UserError, match=r"row row 1 has 14 tokens; raise --data.length above 12"):
-        settings = Config(data=DataConfig(length=12, answer_length=4, bucket=4))
+    settings = Config(data=DataConfig(length=12, answer_length=4, bucket=4))
+    with pytest.raises(UserError, match=r"row row \d has \d+ tokens; raise --data.length above 12"):
         training_order(settings, ENCODER, texts(4, words=lambda index: 1 + 3 * index), 2)
 
 
@@ -180,7 +181,7 @@ def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
     with pytest.raises(UserError, match=r"row two has 2 images; raise --data.images above 1"):
         list(itertools.islice(train_batches(few, ENCODER, source, batch_size=4, views=2), 4))
     drops = dataclasses.replace(settings, view=ViewConfig(patch_size=8, mask_fill="drop", mask_share=0.25))
-    with pytest.raises(UserError, match="view.mask_fill drop needs data.images of each"):
+    with pytest.raises(UserError, match=r"view.mask_fill drop needs data.images of each"):
         list(itertools.islice(train_batches(drops, ENCODER, source, batch_size=4, views=2), 4))
 
 
@@ -200,8 +201,7 @@ class Failing:
 def test_a_readers_error_ends_the_epoch_loudly(threads):
     batches = train_batches(config(threads=threads), ENCODER, Failing(), batch_size=4, views=1)
     with pytest.raises(OSError, match="the disk is gone"):
-        for _ in range(10):
-            next(batches)
+        list(itertools.islice(batches, 10))
 
 
 def test_a_damaged_record_ends_the_epoch_loudly(tmp_path):
@@ -209,9 +209,8 @@ def test_a_damaged_record_ends_the_epoch_loudly(tmp_path):
     write_rows({"train": (16, lambda: iter(rows))}, tmp_path / "rows", "rows", {})
     (file,) = tmp_path.glob("rows/*.array_record-*")
     data = bytearray(file.read_bytes())
-    data[len(data) // 3 : len(data) // 3 + 64] = bytes(64)
+    data[300:364] = bytes(64)
     file.write_bytes(bytes(data))
     batches = train_batches(config(), ENCODER, open_source(str(file.parent), tmp_path, "train"), batch_size=4, views=1)
     with pytest.raises(Exception, match=r"\w"):  # whatever the record reader raises
-        for _ in range(8):
-            next(batches)
+        list(itertools.islice(batches, 8))
