@@ -50,7 +50,7 @@ DATA = {
 }
 TRAIN = {
     CAPTIONS: TrainConfig(steps=250, batch_size=32, learning_rate=2e-3),
-    QUESTIONS: TrainConfig(steps=600, batch_size=16, learning_rate=1e-3),
+    QUESTIONS: TrainConfig(steps=300, batch_size=32, learning_rate=2e-3),
 }
 EVALUATE = {
     CAPTIONS: EvaluateConfig(task="caption", examples=256, new_tokens=32),
@@ -99,8 +99,8 @@ grids = {
             *rows(CAPTIONS, 0.1, ATTACKS),
             *(half(name, triggers) for name, triggers in HALVES.items()),
             *(floor(name, triggers) for name, triggers in ATTACKS.items()),
-            *rows(QUESTIONS, 0.1, HARDER),
             *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
+            *rows(QUESTIONS, 0.1, HARDER),
             Cell(
                 labels(QUESTIONS, "badnets fixed", 0.0),
                 run(QUESTIONS, "clean", AttackConfig()),
