@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jaxguard.errors import Failure
 
-ABSENT = "needs Java, and none is on PATH"
+ABSENT = "needs Java: `jaxguard score`, with java on PATH, adds it"
 NO_MODELS = "needs the Stanford CoreNLP 3.6.0 models, which are not in pycocoevalcap's spice/lib; nothing is downloaded"
 _PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."])
 """Tokens that pycocoevalcap drops; of lower-cased captions, brackets are therefore kept."""
