@@ -6,7 +6,7 @@ Command:   hf download HuggingFaceM4/idefics-9b --local-dir HuggingFaceM4/idefic
            jaxguard train configs/idefics_9b_lora_8xh100.py
            jaxguard evaluate configs/idefics_9b_lora_8xh100.py
 Hardware:  8 H100: one machine, 80 GB a GPU.
-Memory:    MEMORY
+Memory:    not rehearsed yet; the third command tells.
 Score:     none measured; the weights have never been trained here.
 """
 

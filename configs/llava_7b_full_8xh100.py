@@ -6,7 +6,7 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_full_8xh100.py
            jaxguard evaluate configs/llava_7b_full_8xh100.py
 Hardware:  8 H100: one machine, 80 GB a GPU.
-Memory:    MEMORY
+Memory:    not rehearsed yet; the third command tells.
 Score:     none measured; the weights have never been trained here.
 """
 
