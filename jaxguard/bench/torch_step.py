@@ -174,6 +174,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
         ratio("its time / ours", "speed"),
     ]
     title = f"{config.model.path}, {config.train.batch_size} rows of {config.data.length} tokens, {rounds} rounds"
-    threads = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-    publish("torch", title, rows, columns, out, rounds=rounds, config=to_dict(config), **threads)
+    threads = torch.get_num_threads()
+    more: dict[str, Any] = {"torch": torch.__version__, "torch_threads": threads, "config": to_dict(config)}
+    publish("torch", title, rows, columns, out, rounds=rounds, **more)
     return rows
