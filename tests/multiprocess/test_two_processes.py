@@ -100,7 +100,7 @@ def assert_same_curve(config: Config, other: Config, rtol: float) -> None:
 
 def test_losses_and_parameters_are_those_of_one_process(one: Config, two: Config) -> None:
     """To float32 rounding: sums over devices run in another order."""
-    assert_same_curve(two, one, rtol=1e-6)
+    assert_same_curve(two, one, rtol=2e-6)
     mine, its = parameters(two), parameters(one)
     for path, value in mine.items():
         np.testing.assert_allclose(value, its[path], rtol=1e-5, atol=1e-6, err_msg=path)
@@ -130,4 +130,4 @@ def test_one_process_goes_on_from_a_checkpoint_of_two(two: Config, tmp_path: Pat
     shutil.copytree(two.run_dir, moved.run_dir)
     shutil.rmtree(moved.run_dir / "checkpoints" / "6")
     train(moved)
-    assert_same_curve(moved, two, rtol=1e-6)
+    assert_same_curve(moved, two, rtol=2e-6)
