@@ -85,7 +85,7 @@ attempt() {
     done
     trap 'stop' INT TERM
     for ((left = processes; left > 0 && code == 0; )); do
-        wait -n "${pids[@]}"
+        wait -n
         ended=$?
         if [[ $interrupted ]]; then # by a signal to this shell; no process has ended
             interrupted=''

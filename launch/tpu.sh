@@ -10,7 +10,7 @@
 #   --project ID       gcloud's own where left out
 #   --queued           ask for the slice through a queued resource
 #   --spot             a preemptible slice
-#   --setup COMMAND    also run on every worker before the job, in ~/jaxguard
+#   --setup COMMAND    run on every worker before the bucket is mounted: what installs gcsfuse, where it is missing
 #   --delete           delete the slice when the job is done
 #   --attempts N       slices made and jobs started at most (20)
 #   --poll SECONDS     between looks at the slice's state (30)
@@ -71,13 +71,13 @@ if [ -f /tmp/jaxguard.pid ] && kill -TERM "\$(cat /tmp/jaxguard.pid)" 2>/dev/nul
     for _ in \$(seq 90); do kill -0 "\$(cat /tmp/jaxguard.pid)" 2>/dev/null || break; sleep 2; done
 fi
 mkdir -p jaxguard out
-mountpoint -q out || gcsfuse --implicit-dirs $(quoted "$bucket") out
 tar -xzf jaxguard.tar.gz -C jaxguard
+$setup
+mountpoint -q out || gcsfuse --implicit-dirs $(quoted "$bucket") out
 cd jaxguard
 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
 python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'
-$setup
 SCRIPT
 }
 job="cd jaxguard && echo \$\$ >/tmp/jaxguard.pid && exec .venv/bin/jaxguard $(quoted "${words[@]}")"

@@ -80,6 +80,8 @@ BAD = {
     "config good.py --train.accumulate 0": "train.accumulate is 0: must be finite and at least 1",
     "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --train.accumulate 2": "train."
     "accumulate is 2: attack.trainer attacker takes a batch as a whole; set it to 1",
+    "config good.py --train.save_minutes 0": "train.save_minutes is 0.0: must be finite and positive, or None",
+    "config good.py --train.keep_best 1": "train.keep_best is set but train.validation, the rows to judge by, is 0",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
     "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
     "config good.py --mesh.data 5": "train.batch_size is 32: must be a multiple of mesh.data x mesh.fsdp (5)",

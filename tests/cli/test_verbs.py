@@ -1,5 +1,6 @@
 """What the verbs print, how they end, and what they hand on."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -123,6 +124,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (Preempted("saved step 3 of runs/x"), 75, "jaxguard: saved step 3 of runs/x\n"),
         (KeyboardInterrupt(), 130, "jaxguard: interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/metrics.jsonl"),
+            2,
+            "jaxguard: error: No space left on device (runs/x/metrics.jsonl); make room and run it again\n",
+        ),
     ],
 )
 def test_exit_codes(

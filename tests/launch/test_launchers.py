@@ -88,6 +88,16 @@ def test_local_ends_with_the_code_of_the_process_that_failed(fakes, code, starts
     assert "broken" in done.stderr
 
 
+def test_local_waits_for_every_process(fakes):
+    """Also after others ended well."""
+    fake = fakes("python")
+    fake.environment["PYTHON"] = "python"
+    fake.answer("[[ $JAX_PROCESS_ID == 1 ]] || exit 0\nsleep 0.5\nexit 3")
+    done = fake.run("local.sh", "--run", "r", "--processes", 3, "--", "train", "x.py")
+    assert done.returncode == 3
+    assert "no such job" not in done.stderr
+
+
 def test_local_hands_on_sigterm_and_waits(fakes):
     """Both save and end with 75; the launcher reports that."""
     fake = fakes("python")

@@ -79,7 +79,9 @@ class Forks:
         self._process.wait()
 
     def _read(self) -> str:
-        return self._process.stdout.readline().strip()
+        line = self._process.stdout.readline().strip()
+        assert line, f"the process that forks ended with {self._process.wait()}"
+        return line
 
 
 def checkpoints(config: Config) -> tuple[list[int], bool]:
