@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def describe_model(config: Config, folder: Path, devices: Sequence[jax.Device] |
     placed = sharding.parameter_shardings(arch.shapes, mesh)
     trainable = arch.shapes if config.model.init == "random" else partition(arch.shapes, config.model.trainable)[0]
 
-    def describe(path: str) -> jax.ShapeDtypeStruct:
+    def describe(path: str) -> Any:
         dtype = np.dtype("float32") if path in trainable else jnp.dtype(config.model.dtype)
         return jax.ShapeDtypeStruct(arch.shapes[path].shape, dtype, sharding=placed[path])
 
