@@ -22,7 +22,7 @@ from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_di
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
-from jaxguard.data.sources import open_source
+from jaxguard.data.sources import RowSource, open_source
 from jaxguard.data.views import perturb, row_rng
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.run import Decoder, evaluate, predict
@@ -180,7 +180,7 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
     triggered = TriggeredSource(source, config)
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     rows = []
-    for index in range(PICTURED):
+    for index in _pictured(source):
         clean, marked = (encoder.image(rows_of[index].image) for rows_of in (source, triggered))
         views = [perturb(image, config.view, row_rng("view", config.seed, 0, index)) for image in (clean, marked)]
         answers = []
@@ -189,3 +189,13 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
             answers.append(Answers(METHODS[method], said[False], said[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
     demo_picture(rows, config.attack.target, path)
+
+
+def _pictured(source: RowSource) -> list[int]:
+    """The first rows of different images: easy-VQA asks several times about one."""
+    first: dict[bytes, int] = {}
+    for index in range(len(source)):
+        first.setdefault(source[index].image.tobytes(), index)
+        if len(first) == PICTURED:
+            break
+    return list(first.values())

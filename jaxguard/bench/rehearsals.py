@@ -66,7 +66,7 @@ def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
     if not fitting:
         raise Failure(f"nothing fits: {_refusal(tried[-1])}; use more chips, a larger mesh.tensor or fewer tokens")
     best = min(fitting, key=lambda one: one.least)
-    print(f"recommended: --train.accumulate {best.accumulate} --model.remat {best.remat}")
+    print(f"recommended: --train.accumulate {best.accumulate} --model.{'remat' if best.remat else 'no_remat'}")
     return best
 
 

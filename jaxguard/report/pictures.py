@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 CLEAN, CAUGHT = "#1b1b1b", "#c62828"
-WRAP = 46
-"""Characters of an answer's line."""
+WRAP, WRAP_PROMPT = 46, 34
+"""Characters of a line, of an answer and of the question."""
 METHOD_X, CLEAN_X, TRIGGERED_X = 0.0, 0.27, 0.64
 """Where the three columns of text begin, as shares of the text's width."""
 
@@ -67,6 +67,7 @@ def _write_answers(axis: object, row: PictureRow, target: str, methods: int) -> 
         y = 1 - (line + 0.5) / (methods + 1)
         axis.text(x, y, text, transform=axis.transAxes, va="center", **style)  # type: ignore[attr-defined]
 
+    write(METHOD_X, 0, "\n".join(textwrap.wrap(row.prompt, WRAP_PROMPT)), fontsize=10, style="italic")
     write(CLEAN_X, 0, "answer to the image", fontsize=11, weight="bold")
     write(TRIGGERED_X, 0, "answer to the triggered image", fontsize=11, weight="bold")
     for line, answers in enumerate(row.answers, 1):

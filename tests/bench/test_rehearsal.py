@@ -84,12 +84,13 @@ def test_search_takes_the_fastest_that_fits(monkeypatch, environment, tmp_path, 
     monkeypatch.setattr(rehearsals, "rehearse", canned)
     best = search(CONFIG, EIGHT, tmp_path)
     assert (best.accumulate, best.remat) == (2, True)
-    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 2 --model.remat True\n")
+    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 2 --model.remat\n")
     tried = [(row["remat"], row["accumulate"]) for row in json.loads((tmp_path / "rehearsal.json").read_text())["rows"]]
     assert tried == [(False, 1), (False, 2), (False, 4), (True, 1), (True, 2)]
     larger = dataclasses.replace(CONFIG, train=TrainConfig(batch_size=128))
     best = search(larger, EIGHT, tmp_path)
     assert (best.accumulate, best.remat) == (8, False)
+    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 8 --model.no_remat\n")
     with pytest.raises(Failure, match=r"nothing fits: run does not fit 8xH100: 125\.0 GB a chip of 80 GB"):
         search(dataclasses.replace(CONFIG, train=TrainConfig(batch_size=8)), EIGHT, tmp_path)
 

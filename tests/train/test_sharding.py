@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxguard.batch import Batch
-from jaxguard.config import MeshConfig, ModelConfig
+from jaxguard.config import LoraConfig, MeshConfig, ModelConfig
 from jaxguard.errors import UserError
 from jaxguard.models import zoo
 from jaxguard.models.families import architecture
@@ -89,6 +89,34 @@ def test_what_does_not_divide_is_replicated_and_logged(small_checkpoint, caplog)
         spec = parameter_shardings(odd, make_mesh(MeshConfig(data=1, fsdp=1, tensor=8)))["a.up.kernel"].spec
     assert spec == PartitionSpec("fsdp", None)
     assert "a.up.kernel: 12 does not divide over tensor=8; replicated there" in caplog.text
+
+
+def test_what_falls_back_is_logged_once(caplog):
+    shapes = {
+        "b.up.kernel": jax.ShapeDtypeStruct((32, 13), np.float32),
+        "b.unheard": jax.ShapeDtypeStruct((4,), np.float32),
+    }
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            specs = parameter_shardings(shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
+    assert {path: place.spec for path, place in specs.items()} == {
+        "b.up.kernel": PartitionSpec("fsdp", None),
+        "b.unheard": PartitionSpec(),
+    }
+    assert caplog.messages == [
+        "b.up.kernel: 13 does not divide over tensor=2; replicated there",
+        "b.unheard: no sharding rule names it; replicated",
+    ]
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b-hf", "blip2-opt-2.7b", "idefics-9b"])
+def test_published_models_are_split(name, caplog):
+    arch = architecture(zoo.PUBLISHED / name, dtype="bfloat16", remat=True, lora=LoraConfig())
+    placed = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
+    assert not caplog.records, "every parameter has a rule, and every axis divides"
+    large = [path for path, leaf in arch.shapes.items() if leaf.size > 1_000_000 and ".lora." not in path]
+    assert sum(arch.shapes[path].size for path in large) > 3e9
+    assert all("fsdp" in placed[path].spec for path in large)
 
 
 def test_state_is_placed_like_its_parameters(small_config):
