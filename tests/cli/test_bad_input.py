@@ -131,6 +131,7 @@ BAD = {
     "demo --task quiz": "demo: invalid choice 'quiz' for argument '--task'. Expected one of ('caption', 'vqa')",
     "bench": "bench: give one of bench step, bench objective, bench data, bench torch, bench compile",
     "bench step": "bench step: give the configuration first",
+    "bench data good.py --side 25": "bench data: --side is 25: must be a multiple of 24",
     "bench step good.py --rounds 0": "--rounds is 0: must be at least 1",
     "bench data good.py --out notes.txt": "cannot write into notes.txt:",
     "bench torch good.py --roundz 3": "bench torch good.py: unknown flag --roundz",
