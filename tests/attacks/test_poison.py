@@ -132,10 +132,9 @@ def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers
             config,
             encoder,
             planted,
-            batch_size=batch_size,
+            batch_size=batch_size * processes,
             views=1,
-            process_index=index,
-            process_count=processes,
+            places=range(index * batch_size, (index + 1) * batch_size),
         )
         for _ in range(48 // (batch_size * processes)):
             batch = next(batches)

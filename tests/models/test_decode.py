@@ -28,7 +28,7 @@ def finished(finished_config):
 def batch_of(encoder, config, prompts, length=64):
     source = open_source(config.data.source, config.data.root, "test")
     rows = [dataclasses.replace(source[n], prompts=(prompt,)) for n, prompt in enumerate(prompts)]
-    return next(iter(eval_batches(rows, encoder, len(rows), length)))[0]
+    return next(iter(eval_batches(rows, len(rows), encoder, len(rows), length)))[0]
 
 
 def decode(finished, batch, end):

@@ -108,7 +108,7 @@ def test_cache_changes_nothing(config):
     source = open_source(config.data.source, config.data.root, "test")
     questions = ("what is it?", "a", "how many red shapes are there?")
     rows = [dataclasses.replace(source[n], prompts=(question,)) for n, question in enumerate(questions)]
-    batch, _ = next(iter(eval_batches(rows, encoder, len(rows), 48)))
+    batch, _ = next(iter(eval_batches(rows, len(rows), encoder, len(rows), 48)))
     parameters = jax.device_put(model.parameters, jax.devices()[0])
     said = np.asarray(jax.jit(functools.partial(greedy, arch.graph, new_tokens=6, end_token=-1))(parameters, batch))
     one = functools.partial(beam, arch.graph, new_tokens=6, end_token=-1, beams=1)

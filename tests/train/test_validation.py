@@ -22,12 +22,11 @@ def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
     model = load_model(small_config)
     encoder = Encoder.from_checkpoint(model.folder)
     losses = []
-    for size, count in ((8, 11), (16, 11), (8, 8), (8, 16)):
-        config = changed(small_config, batch_size=size, validation=count)
+    for size in (8, 24):  # 5 and 13 rows are filled in
+        config = changed(small_config, batch_size=size, validation=11)
         setup, trainable = prepare(config, model)
         losses.append(Validation(config, setup, encoder)(trainable))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
-    assert len(set(losses[1:])) == 3
     with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
         Validation(changed(small_config, validation=17), setup, encoder)
 
