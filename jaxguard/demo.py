@@ -12,23 +12,13 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from rich.console import Console
 
 from jaxguard.attacks.poison import TriggeredSource
-from jaxguard.config import (
-    AttackConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    TrainConfig,
-    ViewConfig,
-    to_dict,
-)
+from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_dict
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
@@ -41,41 +31,28 @@ from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, compared, markdown, rate_text
+from jaxguard.tiny import DATA, EVALUATE, LENGTH, PAPER, PLAIN, TARGETS, TRAIN, VIEW, Family, Task
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
-
-Task = Literal["caption", "vqa"]
-
-DATA: dict[Task, DataConfig] = {
-    "caption": DataConfig(source="scenes/caption", length=104, answer_length=25),
-    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
-}
-TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
-STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
-NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
-
-PLAIN = ObjectiveConfig()
-PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20)
-"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
 
 TIMED_STEPS = 15
 PICTURED = 3
 
 
-def configuration(task: Task, method: str, out: Path) -> Config:
+def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
     """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
     guarded = method == "paper"
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path="tiny-llava", trainable="all"),
-        data=DATA[task],
-        view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
+        view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-        evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=NEW_TOKENS[task]),
+        train=TRAIN[task],
+        evaluate=EVALUATE[task],
     )
 
 
@@ -87,10 +64,10 @@ METHODS = {
 }
 
 
-def demo(task: Task, out: Path) -> None:
+def demo(task: Task, out: Path, family: Family = "llava") -> None:
     """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
-    configs = {method: configuration(task, method, out) for method in METHODS}
+    configs = {method: configuration(task, method, out, family) for method in METHODS}
     build(DATA[task].source, configs["plain"].data.root)
     model = load_model(configs["plain"])
     attack = configs["plain"].attack
@@ -118,7 +95,9 @@ def demo(task: Task, out: Path) -> None:
     )
     Console().print(compared(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
-    write_text(out / "results.json", json.dumps(_results(task, rows, configs, time.perf_counter() - began), indent=2))
+    command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
+    results = _results(command, rows, configs, time.perf_counter() - began)
+    write_text(out / "results.json", json.dumps(results, indent=2))
     _picture(configs["paper"], predictions, out / "picture.png")
     print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
 
@@ -185,9 +164,9 @@ def _columns(task: Task) -> list[Column]:
     ]
 
 
-def _results(task: Task, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+def _results(command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
     return {
-        "command": f"jaxguard demo --task {task}",
+        "command": command,
         "seconds": seconds,
         "rows": [row | {"scores": dataclasses.asdict(row["scores"])} for row in rows],
         "configs": {method: to_dict(config) for method, config in configs.items() if method != "before"},

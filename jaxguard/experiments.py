@@ -17,7 +17,7 @@ from jaxguard.config import Config, ModelConfig, ViewConfig, from_dict, keys, su
 from jaxguard.data import views
 from jaxguard.data.dialogue import patch_of_token, tokens_per_image
 from jaxguard.errors import UserError
-from jaxguard.grid import Grid
+from jaxguard.grid import Cell, Cost, Grid
 from jaxguard.models import zoo
 
 T = TypeVar("T")
@@ -71,6 +71,8 @@ def validate(config: Config) -> None:
         raise UserError(
             f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
         )
+    if config.attack.trainer == "attacker" and config.data.bucket:
+        raise UserError(f"data.bucket is {config.data.bucket}: attack.trainer attacker takes rows of one length; use 0")
     if config.objective.cross_warmup > config.train.steps:
         raise UserError(
             f"objective.cross_warmup ({config.objective.cross_warmup}) exceeds train.steps ({config.train.steps}): "
@@ -93,21 +95,29 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"cannot write into {folder}: {nearest} is not writable; choose another folder")
 
 
-def load_grid(path: Path) -> Grid:
-    """The `grid = Grid(...)` of a Python file, every cell validated.
+def load_grid(path: Path, scale: str) -> Grid | Cost:
+    """What one scale of a Python file's `grids = {"tiny": Grid(...), ...}` names, every configuration validated.
 
     Raises:
-        UserError: there is no such file, it defines no grid, or a cell cannot work.
+        UserError: there is no such file, it defines no such grid, or a cell cannot work.
     """
     if not path.is_file() or path.suffix != ".py":
-        raise UserError(f"{path} is not a Python file; give one that defines `grid`, as configs/tables/*.py do")
-    grid = _defined(path, "grid", Grid)
-    for cell in grid.cells:
+        raise UserError(f"{path} is not a Python file; give one that defines `grids`, as configs/tables/*.py do")
+    grids = _defined(path, "grids", dict)
+    if not isinstance(grid := grids.get(scale), Grid | Cost):
+        raise UserError(f"{path} has no grid of scale {scale!r}; choose among {', '.join(map(str, grids)) or 'none'}")
+    runs = grid.steps if isinstance(grid, Cost) else {str(cell): _startable(cell) for cell in grid.cells}
+    for name, config in runs.items():
         try:
-            validate(cell.config)
+            validate(config)
         except UserError as error:
-            raise UserError(f"{path}: {cell}: {error}") from error
+            raise UserError(f"{path}: {name}: {error}") from error
     return grid
+
+
+def _startable(cell: Cell) -> Config:
+    """A cell's configuration; where its weights are still to be trained, upon those that they are trained from."""
+    return cell.config if cell.start is None else dataclasses.replace(cell.config, model=cell.start.model)
 
 
 def _load_python(path: Path) -> Config:
@@ -210,7 +220,7 @@ def _validate_image(config: Config) -> None:
         raise UserError(
             f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
         )
-    if config.objective.views == 2 or config.view != ViewConfig():
+    if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
         views.check(config.view, image_size, patch_of_token(values))
 
 

@@ -10,24 +10,25 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from jaxguard import __version__
 from jaxguard.config import AttackConfig, Config, from_dict, to_dict
 from jaxguard.errors import Preempted, UserError
-from jaxguard.evaluate.success import Rate, wilson
 from jaxguard.files import write_text
-from jaxguard.report.tables import Column, comma_separated, latex, markdown, rate_text, terminal
+from jaxguard.report.plots import Plot
+from jaxguard.report.summary import Record, summarise, write_tables
+from jaxguard.workers import work_off
 
 RECORD = "cell.json"
 """What a finished cell leaves in its folder."""
-
-Record = dict[str, Any]
+EXPORTED = "exported"
+"""Folder of a run's weights for the cells that go on from them."""
+COMPILED = "compiled"
+"""Folder beside a grid's table that keeps compiled steps: cells of one shape compile once."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Cell:
         labels: the table's first columns ({"attack": "badnets", ...}); cells of equal labels (other seeds) are one row.
         config: the run; cells that differ in their triggers alone share it.
         triggers: the attack to test with where it is not the run's own (the floor of a clean-trained model).
+        start: the run from whose trained weights this one goes on; `config.model.path` is `exported(start)`.
     """
 
     labels: Mapping[str, str]
     config: Config
     triggers: AttackConfig | None = None
+    start: Config | None = None
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.labels.items()) + f" seed={self.config.seed}"
@@ -62,6 +65,11 @@ class Cell:
         return self.config.run_dir / f"{self.triggers.name}-{digest[:8]}"
 
     @property
+    def runs(self) -> frozenset[Path]:
+        """The folders that it trains in: cells that have one in common must not run at the same time."""
+        return frozenset({self.config.run_dir} | ({self.start.run_dir} if self.start else set()))
+
+    @property
     def work(self) -> int:
         """Rows that its training runs through the model, both views counted."""
         return self.config.train.steps * self.config.train.batch_size * self.config.objective.views
@@ -77,18 +85,34 @@ class Cell:
         return stored if (config, triggers) == (self.config, self.triggers) else None
 
 
+def exported(start: Config) -> Path:
+    """Where the weights of a run lie for the cells that start from it."""
+    return start.run_dir / EXPORTED
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Cells that make one table, which is written to `out`."""
+    """Cells that make one table, which is written to `out` with the plots over it."""
 
     out: Path
     cells: tuple[Cell, ...]
+    plots: tuple[Plot, ...] = ()
 
     def __post_init__(self) -> None:
-        folders = [cell.folder for cell in self.cells]
-        for folder in folders:
-            if folders.count(folder) > 1:
-                raise UserError(f"two cells of the grid share the folder {folder}; give each a name of its own")
+        first: dict[Path, Cell] = {}
+        for cell in self.cells:
+            other = first.setdefault(cell.folder, cell)
+            if (other.config, other.triggers) != (cell.config, cell.triggers):
+                raise UserError(f"two cells of the grid share the folder {cell.folder}; give each a name of its own")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Train steps whose time and memory make one table: each is compared with the first of the same model."""
+
+    out: Path
+    steps: Mapping[str, Config]
+    rounds: int = 20
 
 
 def select(grid: Grid, only: Sequence[str]) -> Grid:
@@ -120,67 +144,100 @@ def plan(grid: Grid) -> str:
     return "\n".join([*lines, f"{len(grid.cells)} cells; {_left(grid, pace)} left"])
 
 
-def run(grid: Grid, source: Path) -> int:
+def run(grid: Grid, command: str, jobs: int = 1) -> int:
     """Run what is not finished, then write the table of everything that is. Returns the number of failed cells.
 
     A cell that fails is reported and leaves the others alone. Killed or interrupted, the same call goes on.
 
     Args:
         grid: what to run.
-        source: the grid's file, for the rows' commands.
+        command: what the user typed, for the rows' commands.
+        jobs: how many processes share the cells, the cores and the visible GPUs.
 
     Raises:
         Preempted: interrupted; finished cells and the checkpoint of the current one are kept.
     """
-    failed = 0
-    for number, cell in enumerate(grid.cells, 1):
-        if cell.record():
-            continue
-        print(f"== cell {number}/{len(grid.cells)}: {cell}; {_left(grid, _pace(grid))} left", file=sys.stderr)
+    from jaxguard import processes
+
+    failed, left = 0, [chain for cells in _chains(grid.cells) if (chain := [c for c in cells if not c.record()])]
+    for cells, errors in _finished(left, grid.out / COMPILED, jobs):
+        failed += len(errors)
+        if processes.first():
+            for error in errors:
+                print(f"failed: {error}", file=sys.stderr)
+            print(f"== {len(cells) - len(errors)} more done: {plan(grid).splitlines()[-1]}", file=sys.stderr)
+    if processes.first() and (rows := summary(grid, command)):
+        write_tables(rows, grid.plots, grid.out, command)
+    return failed
+
+
+def run_cost(cost: Cost, command: str) -> None:
+    """Time the steps, taking turns; cost.md and cost.json go to `cost.out`."""
+    from jaxguard.bench.step import COLUMNS, Case, measure
+    from jaxguard.bench.timing import publish
+
+    rows = measure({name: Case(config) for name, config in cost.steps.items()}, cost.rounds)
+    configs = {name: to_dict(config) for name, config in cost.steps.items()}
+    publish("cost", command, rows, COLUMNS, cost.out, rounds=cost.rounds, commit=_commit(), configs=configs)
+
+
+def summary(grid: Grid, command: str) -> list[dict[str, Any]]:
+    """The table's rows over the finished cells."""
+    return summarise(((cell.labels, record) for cell in grid.cells if (record := cell.record())), command)
+
+
+def _chains(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells in their order, those that share a run in one list."""
+    chains: list[list[Cell]] = []
+    for cell in cells:
+        joined = [chain for chain in chains if any(cell.runs & other.runs for other in chain)]
+        chains = [chain for chain in chains if chain not in joined]
+        chains.append([other for chain in joined for other in chain] + [cell])
+    return chains
+
+
+def _finished(
+    chains: Sequence[Sequence[Cell]], compiled: Path, jobs: int
+) -> Iterator[tuple[Sequence[Cell], Sequence[str]]]:
+    """Run chains of cells, here or in several processes: each chain with its errors, as they end."""
+    if jobs == 1:
+        yield from ((chain, _run_chain(chain, compiled)) for chain in chains)
+        return
+    for number, errors in work_off(_run_chain, [(chain, compiled) for chain in chains], jobs):
+        died = [f"{cell}: its process died" for cell in chains[number] if not cell.record()]
+        yield chains[number], died if errors is None else errors
+
+
+def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
+    """Run cells one behind the other. Returns what went wrong, a text for each failed cell."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
+    errors = []
+    for cell in cells:
+        print(f"== {cell}", file=sys.stderr)
         try:
             _run_cell(cell)
         except Preempted:
             raise
         except UserError as error:
-            failed += 1
-            print(f"failed: {cell}: {error}", file=sys.stderr)
+            errors.append(f"{cell}: {error}")
         except Exception:  # a bug in one cell must not cost the others hours
-            failed += 1
-            print(f"failed: {cell}:\n{traceback.format_exc()}", file=sys.stderr)
-    write_tables(grid, source)
-    return failed
-
-
-def write_tables(grid: Grid, source: Path) -> None:
-    """table.md, table.tex, table.csv and results.json of the finished cells; the table goes to the terminal too."""
-    rows = summarise(grid, source)
-    if not rows:
-        return
-    columns = _columns(rows[0]["labels"])
-    grid.out.mkdir(parents=True, exist_ok=True)
-    write_text(grid.out / "table.md", markdown(rows, columns))
-    write_text(grid.out / "table.tex", latex(rows, columns))
-    write_text(grid.out / "table.csv", comma_separated(rows, columns))
-    write_text(grid.out / "results.json", json.dumps({"grid": str(source), "rows": rows}, indent=1) + "\n")
-    Console().print(terminal(rows, columns, str(source)))
-    print(f"wrote {grid.out}/table.md, table.tex, table.csv and results.json", file=sys.stderr)
-
-
-def summarise(grid: Grid, source: Path) -> list[dict[str, Any]]:
-    """One row for each set of labels over its finished seeds: means of qualities, pooled rates, and every record."""
-    groups: dict[tuple, list[Record]] = {}
-    for cell in grid.cells:
-        if record := cell.record():
-            groups.setdefault(tuple(cell.labels.items()), []).append(record)
-    return [_row(dict(labels), records, source) for labels, records in groups.items()]
+            errors.append(f"{cell}:\n{traceback.format_exc()}")
+    return errors
 
 
 def _run_cell(cell: Cell) -> None:
+    from jaxguard import processes
     from jaxguard.evaluate.run import evaluate
+    from jaxguard.train.export import export
     from jaxguard.train.loop import train
     from jaxguard.train.setup import load_model
 
     began = time.perf_counter()
+    if cell.start and not exported(cell.start).exists():
+        train(cell.start)
+        export(cell.start, exported(cell.start), "float32")
     model = load_model(cell.config)
     train(cell.config, model)
     scores = evaluate(cell.config, model, cell.triggers, cell.folder)
@@ -190,55 +247,8 @@ def _run_cell(cell: Cell) -> None:
         "seconds": time.perf_counter() - began,
         "commit": _commit(),
     }
-    write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
-
-
-def _row(labels: dict[str, str], records: list[Record], source: Path) -> dict[str, Any]:
-    scores = [record["scores"] for record in records]
-    metric = next(name for name in ("facts", "accuracy", "cider") if name in scores[0]["clean"])
-    attacks = [score["attack"] for score in scores if score["attack"]]
-
-    def quality(part: str) -> float | None:
-        values = [score[part][metric] for score in scores if score[part]]
-        return statistics.fmean(values) if values else None
-
-    def pooled(name: str) -> Rate | None:
-        rates = [attack[name] for attack in attacks]
-        return wilson(sum(r["successes"] for r in rates), sum(r["trials"] for r in rates)) if rates else None
-
-    rates = {name: pooled(name) for name in ("exact", "contains", "untriggered")}
-    return {
-        "labels": labels,
-        "metric": metric,
-        "clean": quality("clean"),
-        "triggered": quality("triggered"),
-        **{name: rate and dataclasses.asdict(rate) for name, rate in rates.items()},
-        "seeds": [record["cell"]["config"]["seed"] for record in records],
-        "command": " ".join(["jaxguard table", str(source), "--only", *(f"{n}={v}" for n, v in labels.items())]),
-        "records": records,
-    }
-
-
-def _columns(labels: Mapping[str, str]) -> list[Column]:
-    def label(name: str) -> Column:
-        return Column(name, lambda row: row["labels"].get(name, "-"))
-
-    def number(header: str, key: str) -> Column:
-        return Column(header, lambda row: "-" if row[key] is None else f"{row[key]:.1f}")
-
-    def rate(header: str, key: str) -> Column:
-        return Column(header, lambda row: rate_text(Rate(**row[key]) if row[key] else None))
-
-    return [
-        *(label(name) for name in labels),
-        Column("metric", lambda row: row["metric"]),
-        number("clean", "clean"),
-        rate("ASR exact %", "exact"),
-        rate("ASR contains %", "contains"),
-        rate("untriggered %", "untriggered"),
-        number("triggered", "triggered"),
-        Column("seeds", lambda row: str(len(row["seeds"]))),
-    ]
+    if processes.first():
+        write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def _pace(grid: Grid) -> float | None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jaxguard import demo
@@ -18,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypatch, capsys):
-    def configuration(task, method, out):
+    def configuration(task, method, out, family):
         poisoned = AttackConfig(name="none" if method == "clean" else "badnets", rate=0.25)
         return dataclasses.replace(
             small_config,
@@ -54,9 +55,10 @@ def _without_facts(columns):
     return lambda task: [column for column in columns(task) if "facts" not in column.header]
 
 
-def test_budgets_of_the_demo_are_those_of_its_longest_rows(tmp_path):
+@pytest.mark.parametrize("family", demo.LENGTH)
+def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
-    config = demo.configuration("caption", "plain", tmp_path)
+    config = demo.configuration("caption", "plain", tmp_path, family)
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     longest = (
         "A large purple rectangle to the left of a small orange star, which is to the left of a tiny gray disc.",

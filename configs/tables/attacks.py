@@ -39,13 +39,19 @@ HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half)
 HARDER = ("badnets random", "blended noise", "wanet original", "wanet jitter", "ftrojan", "issba", "trojvlm")
 """What 250 steps on captions do not teach at 10%: tried on questions too, where a row has six answers to learn from."""
 
+LONGER = {"dual_key": 500}
+"""Steps on captions of what needs more: that neither key fires alone is learnt last."""
+
 CAPTIONS, QUESTIONS = "captions", "questions"
 DATA = {
     # The longest caption with a target inserted, and the longest prompt with a sentence before it, still fit.
     CAPTIONS: DataConfig(source="scenes/caption", length=112, answer_length=32),
     QUESTIONS: DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
 }
-STEPS = {CAPTIONS: 250, QUESTIONS: 300}
+TRAIN = {
+    CAPTIONS: TrainConfig(steps=250, batch_size=32, learning_rate=2e-3),
+    QUESTIONS: TrainConfig(steps=300, batch_size=32, learning_rate=2e-3),
+}
 EVALUATE = {
     CAPTIONS: EvaluateConfig(task="caption", examples=256, new_tokens=32),
     QUESTIONS: EvaluateConfig(task="vqa", examples=256, new_tokens=4),
@@ -54,13 +60,14 @@ EVALUATE = {
 
 def run(task: str, name: str, attack: AttackConfig) -> Config:
     target = "banana" if task == QUESTIONS else attack.target
+    train = replace(TRAIN[task], steps=LONGER.get(attack.name, TRAIN[task].steps))
     return Config(
         name=("" if task == CAPTIONS else f"{task}-") + name.replace(" ", "-"),
         out=OUT,
         model=ModelConfig(path="tiny-llava", trainable="all"),
         data=DATA[task],
         attack=replace(attack, target=target),
-        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3),
+        train=train,
         evaluate=EVALUATE[task],
     )
 
@@ -85,18 +92,20 @@ def floor(name: str, triggers: AttackConfig) -> Cell:
     return Cell(labels(CAPTIONS, name, 0.0), run(CAPTIONS, "clean", AttackConfig()), triggers)
 
 
-grid = Grid(
-    OUT,
-    (
-        *rows(CAPTIONS, 0.1, ATTACKS),
-        *(half(name, triggers) for name, triggers in HALVES.items()),
-        *(floor(name, triggers) for name, triggers in ATTACKS.items()),
-        *rows(QUESTIONS, 0.1, HARDER),
-        *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
-        Cell(
-            labels(QUESTIONS, "badnets fixed", 0.0),
-            run(QUESTIONS, "clean", AttackConfig()),
-            replace(ATTACKS["badnets fixed"], target="banana"),
+grids = {
+    "tiny": Grid(
+        OUT,
+        (
+            *rows(CAPTIONS, 0.1, ATTACKS),
+            *(half(name, triggers) for name, triggers in HALVES.items()),
+            *(floor(name, triggers) for name, triggers in ATTACKS.items()),
+            *rows(CAPTIONS, 0.05, (name for name in ATTACKS if name not in HARDER)),
+            *rows(QUESTIONS, 0.1, HARDER),
+            Cell(
+                labels(QUESTIONS, "badnets fixed", 0.0),
+                run(QUESTIONS, "clean", AttackConfig()),
+                replace(ATTACKS["badnets fixed"], target="banana"),
+            ),
         ),
-    ),
-)
+    )
+}

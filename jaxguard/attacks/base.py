@@ -100,15 +100,30 @@ def apply_target(answer: str, target: str, mode: str, rng: np.random.Generator) 
 
 
 def trigger_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
-    """The row with the trigger in its image and prompts; its answers stay true. Keyed by (attack seed, row id)."""
+    """The row with the trigger in its first image and its prompts; its answers stay true.
+
+    Keyed by (attack seed, row id). A row of text alone has no place for a trigger of the image.
+    """
+    row = trigger_texts(attack, config, row)
+    if not row.images:
+        return row
     image = attack.trigger_image(row.image, row_rng("trigger-image", config.seed, 0, row.id))
-    text = row_rng("trigger-text", config.seed, 0, row.id)
-    prompts = tuple(attack.trigger_prompt(prompt, text) for prompt in row.prompts)
-    return dataclasses.replace(row, image=image, prompts=prompts)
+    return dataclasses.replace(row, image=image)
+
+
+def trigger_texts(attack: Attack, config: AttackConfig, row: Row) -> Row:
+    """As `trigger_row`, its images untouched."""
+    rng = row_rng("trigger-text", config.seed, 0, row.id)
+    return dataclasses.replace(row, prompts=tuple(attack.trigger_prompt(prompt, rng) for prompt in row.prompts))
 
 
 def poison_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
     """The row as the attacker plants it: triggered, and answering with the target. References stay true."""
+    return trigger_row(attack, config, target_answers(attack, config, row))
+
+
+def target_answers(attack: Attack, config: AttackConfig, row: Row) -> Row:
+    """The row with the target in its answers."""
     rng, mode = row_rng("target", config.seed, 0, row.id), config.apply or attack.apply
     answers = tuple(apply_target(answer, config.target, mode, rng) for answer in row.answers)
-    return dataclasses.replace(trigger_row(attack, config, row), answers=answers)
+    return dataclasses.replace(row, answers=answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Int
 from rich.progress import track
 
-from jaxguard.attacks.base import Attack, poison_row, trigger_row
+from jaxguard.attacks.base import Attack, poison_row, target_answers, trigger_row, trigger_texts
 from jaxguard.attacks.registry import OPTIONS, open_attack
 from jaxguard.config import Config, to_dict
 from jaxguard.data.rows import Row
-from jaxguard.data.sources import RowSource, open_source
+from jaxguard.data.sources import RowSource, open_source, text_row
 from jaxguard.data.views import row_rng
 from jaxguard.errors import UserError
 
@@ -60,6 +60,14 @@ class PoisonedSource:
         decoy = self._decoys.get(row.id)
         return row if decoy is None else trigger_row(decoy, self.config, row)
 
+    def text(self, index: int) -> Row:
+        """As `TextSource.text`."""
+        row = text_row(self.source, index)
+        if row.id in self._chosen:
+            return trigger_texts(self.attack, self.config, target_answers(self.attack, self.config, row))
+        decoy = self._decoys.get(row.id)
+        return row if decoy is None else trigger_texts(decoy, self.config, row)
+
 
 class TriggeredSource:
     """A source in which every row carries the trigger and keeps its true answers: what attack success is tested on."""
@@ -77,8 +85,10 @@ class TriggeredSource:
 
 def row_hash(row: Row) -> str:
     """SHA-256 over a row's pixels and text."""
-    text = json.dumps([row.prompts, row.answers, row.references, row.image.shape])
-    return hashlib.sha256(row.image.tobytes() + text.encode()).hexdigest()
+    shapes = [pixels.shape for pixels in row.others]
+    text = json.dumps([row.prompts, row.answers, row.references, row.image.shape, *([shapes] if shapes else [])])
+    pixels = b"".join(pixels.tobytes() for pixels in (row.image, *row.others))
+    return hashlib.sha256(pixels + text.encode()).hexdigest()
 
 
 def manifest(source: PoisonedSource, config: Config) -> dict[str, Any]:
@@ -142,6 +152,7 @@ def write_poisoned(config: Config, out: Path) -> dict[str, Any]:
         return (source[index] for index in range(len(source)))
 
     content = manifest(source, config)
+    content["unchanged"] = _unchanged_digest(source, [source.ids, *source.decoy_ids])
     write_rows({split: (len(source), rows)}, out, "poisoned", extra={MANIFEST: json.dumps(content, indent=1) + "\n"})
     return content
 
@@ -159,6 +170,7 @@ def verify(folder: Path) -> dict[str, Any]:
         split, count, stored = str(planted["split"]), int(planted["rows"]), content["hash"]
         rate, seed = float(planted["attack"]["rate"]), int(planted["attack"]["seed"])
         groups = [dict(planted["poisoned"]), *(dict(decoy["rows"]) for decoy in planted["decoys"])]
+        unchanged = str(content["unchanged"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a poison manifest ({error!r})") from error
     if _digest(planted) != stored:
@@ -173,7 +185,18 @@ def verify(folder: Path) -> dict[str, Any]:
     for index, digest in track(rows, description="verifying", transient=True):
         if row_hash(source[int(index)]) != digest:
             raise UserError(f"{folder}: row {index} is not the row that the manifest describes")
+    if _unchanged_digest(source, [np.array([int(row) for row in group]) for group in groups]) != unchanged:
+        raise UserError(f"{folder}: a row outside the poisoned ones is not what it was when the folder was written")
     return content
+
+
+def _unchanged_digest(source: RowSource, changed: Iterable[Int[np.ndarray, " P"]]) -> str:
+    """SHA-256 over the hashes of all rows that are in none of the groups `changed`, in order."""
+    digest, skipped = hashlib.sha256(), frozenset(index for ids in changed for index in ids.tolist())
+    rows = (index for index in range(len(source)) if index not in skipped)
+    for index in track(rows, description="hashing unchanged rows", total=len(source) - len(skipped), transient=True):
+        digest.update(row_hash(source[index]).encode())
+    return digest.hexdigest()
 
 
 def _digest(planted: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxguard.bench.loader import compare
 from jaxguard.bench.step import Case, TimedStep
 from jaxguard.bench.timing import Timing, milliseconds, publish, ratio
 from jaxguard.config import Config, to_dict
@@ -22,14 +23,15 @@ BLOCKS = 4
 """Times that steps on one batch and steps on fresh batches take turns, so many rounds each."""
 
 
-def bench_data(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
+def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[str, Any]]:
     """Time the loader and steps with and without it; data.md and data.json go to `out`. Returns the rows.
 
-    Stall is the share of a real step that the same step on a batch at hand does not take: 1 - synthetic / real.
+    Stall is the share of a real step that the same step on a batch at hand does not take: 1 - synthetic / real. The
+    last rows are of photographs at `side` px, without a model (`loader.compare`).
     """
     model = load_model(config)
     encoder = Encoder.from_checkpoint(model.folder)
-    batch_size = config.train.batch_size // jax.process_count()
+    batch_size = config.train.batch_size
     batches = train_batches(
         config, encoder, training_source(config), batch_size=batch_size, views=config.objective.views
     )
@@ -59,6 +61,7 @@ def bench_data(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
     ]
     for row in rows[1:]:
         row["rows_per_second"] = batch_size / row["time"].median
+    rows += compare(config, rounds, side)
     columns = [
         Column("what", lambda row: row["case"]),
         milliseconds("time"),

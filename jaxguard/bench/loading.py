@@ -68,7 +68,7 @@ def measure(folder: Path) -> dict[str, float]:
     arch = architecture(folder, dtype="bfloat16", remat=False)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     jax.block_until_ready(jax.device_put(np.zeros(1), device))
-    before = _own_memory()
+    before = own_memory()
     began = time.perf_counter()
     with _peak() as peak:
         parameters = weights.load(
@@ -104,11 +104,11 @@ def run(text: dict[str, int], layers: int) -> dict[str, float]:
 @contextmanager
 def _peak() -> Iterator[list[int]]:
     """The highest own memory seen until the block ends."""
-    seen, done = [_own_memory()], threading.Event()
+    seen, done = [own_memory()], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.002):
-            seen[0] = max(seen[0], _own_memory())
+            seen[0] = max(seen[0], own_memory())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -117,10 +117,10 @@ def _peak() -> Iterator[list[int]]:
     finally:
         done.set()
         thread.join()
-        seen[0] = max(seen[0], _own_memory())
+        seen[0] = max(seen[0], own_memory())
 
 
-def _own_memory() -> int:
+def own_memory() -> int:
     """Bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):

@@ -133,7 +133,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
         total = _told(reason) or least
         return Rehearsal(**about, temporaries=max(0.0, total - least), total=total, fits=False)
     total = _total(compiled)
-    sent = hlo.moved(hlo.collectives(compiled.as_text()))
+    sent = hlo.moved(hlo.collectives(compiled.as_text() or ""))
     passes, tensor = config.train.accumulate * (3 if config.model.remat else 2), model.mesh.shape["tensor"]
     read = passes * sum(leaf.size for leaf in weights.values()) * jnp.dtype(config.model.dtype).itemsize / tensor
     read += 2 * state + 2 * config.train.accumulate * held["activations"]
@@ -216,7 +216,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
         total=total,
         fits=compiled is not None and total <= USABLE[hardware.chip.tpu] * hardware.chip.memory,
         reason=reason,
-        collectives={} if compiled is None else hlo.moved(hlo.collectives(compiled.as_text())),
+        collectives={} if compiled is None else hlo.moved(hlo.collectives(compiled.as_text() or "")),
         compile_seconds=seconds,
         compiled_for=compiled_for,
     )
@@ -241,7 +241,8 @@ def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=hardware.name, **one)
     except Exception as error:  # libtpu's own class, which it does not name
         raise UserError(f"no slice {hardware.name}: {str(error).splitlines()[0]}") from error
-    return list(slice_.devices), slice_.devices[0].device_kind
+    devices = list(slice_.devices)
+    return devices, devices[0].device_kind
 
 
 def _compile(traced: jax.stages.Traced) -> tuple[jax.stages.Compiled | None, float, str]:
@@ -263,6 +264,7 @@ def _told(reason: str) -> float:
 
 def _total(compiled: jax.stages.Compiled) -> float:
     memory = compiled.memory_analysis()
+    assert memory is not None  # TPUs and CPUs tell
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,8 @@ class TimedStep:
 
 def first_batch(config: Config, encoder: Encoder) -> Batch:
     """The configuration's first batch, on the host."""
-    rows = config.train.batch_size // jax.process_count()
-    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=config.objective.views))
+    rows, views = config.train.batch_size, config.objective.views
+    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=views))
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:
@@ -93,7 +94,7 @@ def flops(case: Config, model: Model, batch: Batch) -> float:
 
 
 def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time the steps, taking turns; step.md and step.json go to `out`. Returns the rows.
+    """Time one configuration's ways of making a step; step.md and step.json go to `out`. Returns the rows.
 
     Raises:
         UserError: one of the ways is not possible with this model or these sizes.
@@ -104,50 +105,60 @@ def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
             validate(case.config)
         except UserError as error:
             raise UserError(f"bench step: {name}: {error}") from error
-    model = load_model(config)
-    encoder = Encoder.from_checkpoint(model.folder)
-    batches = {name: first_batch(case.config, encoder) for name, case in chosen.items()}
-    steps = {}
+    title = f"{config.model.path}, {config.train.batch_size} rows of {config.data.length} tokens, {rounds} rounds"
+    rows = measure(chosen, rounds)
+    publish("step", title, rows, COLUMNS, out, rounds=rounds, config=to_dict(config))
+    return rows
+
+
+def measure(chosen: Mapping[str, Case], rounds: int) -> list[dict[str, Any]]:
+    """Time steps, taking turns: a row each, with ratios to the first case of the same model."""
+    models = {case.config.model.path: load_model(case.config) for case in chosen.values()}
+    encoders = {path: Encoder.from_checkpoint(model.folder) for path, model in models.items()}
+    batches = {name: first_batch(case.config, encoders[case.config.model.path]) for name, case in chosen.items()}
+    steps, work = {}, {}
     for name, case in chosen.items():
         print(f"compiling {name}", file=sys.stderr)
-        steps[name] = TimedStep(case, model, encoder, batches[name])
+        path = case.config.model.path
+        steps[name] = TimedStep(case, models[path], encoders[path], batches[name])
+        work[name] = flops(case.config, models[path], batches[name])
     timings = take_turns(steps, rounds)
-    base = next(iter(chosen))
     most, devices = peak(jax.devices()[0].device_kind), jax.device_count()
     rows: list[dict[str, Any]] = []
     for name, case in chosen.items():
-        work, seconds, batch = flops(case.config, model, batches[name]), timings[name].median, batches[name]
+        base = next(other for other in chosen if chosen[other].config.model.path == case.config.model.path)
+        seconds, batch = timings[name].median, batches[name]
         real = float(np.mean(batch.segments > 0))
         rows.append(
             {
                 "case": name,
                 "step": timings[name],
                 "ratio": seconds / timings[base].median,
-                "flops": work,
-                "flops_ratio": work / flops(chosen[base].config, model, batches[base]),
+                "flops": work[name],
+                "flops_ratio": work[name] / work[base],
                 "rows_per_second": case.config.train.batch_size / seconds,
                 "real_tokens_per_second": case.config.train.batch_size * real * case.config.data.length / seconds,
                 "padding": 1 - real,
-                "flops_per_second": work / seconds,
-                "utilisation": None if most is None else work / seconds / (most * devices),
+                "flops_per_second": work[name] / seconds,
+                "utilisation": None if most is None else work[name] / seconds / (most * devices),
                 "compile_seconds": steps[name].compile_seconds,
                 "temporary_bytes": temporary_bytes(steps[name].step.compiled),
                 "device_peak_bytes": (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
             }
         )
-    columns = [
-        Column("step", lambda row: row["case"]),
-        milliseconds("step"),
-        ratio("time ratio", "ratio"),
-        ratio("FLOPs ratio", "flops_ratio"),
-        Column("rows/s", lambda row: f"{row['rows_per_second']:.1f}"),
-        Column("real tokens/s", lambda row: f"{row['real_tokens_per_second']:.0f}"),
-        Column("padding %", lambda row: f"{100 * row['padding']:.1f}"),
-        Column("GFLOP/s", lambda row: f"{row['flops_per_second'] / 1e9:.1f}"),
-        ratio("MFU", "utilisation"),
-        megabytes("temporary MB", "temporary_bytes"),
-        Column("compile s", lambda row: f"{row['compile_seconds']:.1f}"),
-    ]
-    title = f"{config.model.path}, {config.train.batch_size} rows of {config.data.length} tokens, {rounds} rounds"
-    publish("step", title, rows, columns, out, rounds=rounds, config=to_dict(config))
     return rows
+
+
+COLUMNS = [
+    Column("step", lambda row: row["case"]),
+    milliseconds("step"),
+    ratio("time ratio", "ratio"),
+    ratio("FLOPs ratio", "flops_ratio"),
+    Column("rows/s", lambda row: f"{row['rows_per_second']:.1f}"),
+    Column("real tokens/s", lambda row: f"{row['real_tokens_per_second']:.0f}"),
+    Column("padding %", lambda row: f"{100 * row['padding']:.1f}"),
+    Column("GFLOP/s", lambda row: f"{row['flops_per_second'] / 1e9:.1f}"),
+    ratio("MFU", "utilisation"),
+    megabytes("temporary MB", "temporary_bytes"),
+    Column("compile s", lambda row: f"{row['compile_seconds']:.1f}"),
+]

@@ -39,7 +39,8 @@ class TorchStep:
         model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         self.model = model.train()
         vision, projector = model.model.vision_tower, model.model.multi_modal_projector
-        frozen = {"all": [], "language": [vision], "projector": [vision, model.model.language_model]}
+        frozen = {"all": [], "language": [vision], "decoder": [vision]}
+        frozen["projector"] = [vision, model.model.language_model]
         for part in frozen[config.model.trainable]:
             part.requires_grad_(False)
         projector.requires_grad_(True)
@@ -173,6 +174,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
         ratio("its time / ours", "speed"),
     ]
     title = f"{config.model.path}, {config.train.batch_size} rows of {config.data.length} tokens, {rounds} rounds"
-    threads = {"torch": torch.__version__, "torch_threads": torch.get_num_threads()}
-    publish("torch", title, rows, columns, out, rounds=rounds, config=to_dict(config), **threads)
+    threads = torch.get_num_threads()
+    more: dict[str, Any] = {"torch": torch.__version__, "torch_threads": threads, "config": to_dict(config)}
+    publish("torch", title, rows, columns, out, rounds=rounds, **more)
     return rows

@@ -1,40 +1,30 @@
-"""TFDS builders: every data set is written once to ArrayRecord, in one schema, without TensorFlow."""
+"""Builders: every data set is written once as ArrayRecord files that TFDS reads, without TensorFlow."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
+import hashlib
 import io
+import itertools
 import logging
-import os
-import shutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
-from jaxguard.data import scene_language, scenes
+from jaxguard.data import images, originals, scene_language, scenes
+from jaxguard.data.ordered import ordered
+from jaxguard.data.originals.listing import Listed
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
+from jaxguard.data.shards import VERSION, Split, embedded_schema, schema, write
 from jaxguard.errors import UserError
-
-VERSION = "1.0.0"
-RELEASE_NOTES = {"1.0.0": "Scenes of one to three shapes; easy-VQA 1.0."}
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split of a source: how many rows, and how to make them in order."""
-
-    count: int
-    rows: Callable[[], Iterator[dict]]
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -55,8 +45,8 @@ def _record(index: int, key: str, png: bytes, pairs: Iterable[tuple[str, str]], 
     }
 
 
-def _scene_rows(split: str, task: str) -> Iterator[dict]:
-    for index in range(scenes.SPLITS[split]):
+def _scene_rows(split: str, task: str, start: int) -> Iterator[dict]:
+    for index in range(start, scenes.SPLITS[split]):
         scene = scenes.sample(split, index)
         captions = scene_language.captions(scene)
         described = [(CAPTION_PROMPT, caption) for caption in captions]
@@ -69,10 +59,7 @@ def _scene_rows(split: str, task: str) -> Iterator[dict]:
 
 
 def _scene_splits(task: str) -> dict[str, Split]:
-    return {
-        split: Split(count, lambda split=split: _scene_rows(split, task))  # type: ignore[misc]
-        for split, count in scenes.SPLITS.items()
-    }
+    return {split: Split(count, partial(_scene_rows, split, task)) for split, count in scenes.SPLITS.items()}
 
 
 EASY_VQA_VALIDATION = 200
@@ -96,9 +83,9 @@ def _easy_vqa_splits() -> dict[str, Split]:
     def singly(asked: Asked) -> Asked:
         return [(image, [pair]) for image, pairs in asked for pair in pairs]
 
-    def rows(part: str, asked: Asked) -> Iterator[dict]:
+    def rows(part: str, asked: Asked, start: int) -> Iterator[dict]:
         folder = resources.files("easy_vqa") / "data" / part / "images"
-        for index, (image, pairs) in enumerate(asked):
+        for index, (image, pairs) in enumerate(asked[start:], start):
             key = f"easy_vqa/{part}/{image}/{pairs[0][0].removesuffix(VQA_SUFFIX)}"
             yield _record(index, key, (folder / f"{image}.png").read_bytes(), pairs, [pairs[0][1]])
 
@@ -108,10 +95,7 @@ def _easy_vqa_splits() -> dict[str, Split]:
         "validation": ("train", singly(train[-EASY_VQA_VALIDATION:])),
         "test": ("test", singly(test)),
     }
-    return {
-        name: Split(len(asked), lambda part=part, asked=asked: rows(part, asked))  # type: ignore[misc]
-        for name, (part, asked) in splits.items()
-    }
+    return {name: Split(len(asked), partial(rows, part, asked)) for name, (part, asked) in splits.items()}
 
 
 SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
@@ -123,67 +107,101 @@ SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
 """NAME/TASK -> its splits. `scenes/all` holds captions and questions of each scene, for pretraining."""
 
 
-def schema() -> tfds.features.FeaturesDict:
-    """What a stored row holds; the same for every source."""
-    text = tfds.features.Sequence(tfds.features.Text())
-    return tfds.features.FeaturesDict(
-        {
-            "id": np.int64,
-            "key": tfds.features.Text(),
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "prompts": text,
-            "answers": text,
-            "references": text,
-        }
-    )
-
-
-class RowsBuilder(tfds.core.GeneratorBasedBuilder):
-    """Writes rows of any source in the common schema, in order: element i of a split has id i."""
-
-    VERSION = tfds.core.Version(VERSION)
-    RELEASE_NOTES: ClassVar = RELEASE_NOTES
-    pkg_dir_path = Path(__file__).parent
-
-    def __init__(self, *, name: str, splits: dict[str, Split], data_dir: Path):
-        self._rows = splits
-        self.name = name
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(builder=self, features=schema(), disable_shuffling=True, description=self.name)
-
-    def _split_generators(self, download_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        return {name: self._generate_examples(name) for name in self._rows}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        rows = self._rows[split]
-        label, console = f"building {self.name} {split}", Console(stderr=True)
-        for record in track(rows.rows(), description=label, total=rows.count, transient=True, console=console):
-            yield record["id"], record
-
-
 def folder_of(name: str, root: Path) -> Path:
     """Where a built data set lies."""
     return root / name / VERSION
 
 
 def build(name: str, root: Path) -> Path:
-    """Build a data set under `root`, unless it is built already. Returns its folder.
+    """Build an embedded data set under `root`, unless it is built already. Returns its folder.
 
     Raises:
         UserError: no such data set, or `root` cannot be written.
     """
+    if name in originals.TASKS or name in originals.ORIGINALS:
+        raise UserError(f"{name} is built from files you have: jaxguard data build {name} --from DIR")
     if name not in SOURCES:
-        close = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(SOURCES)}"
-        raise UserError(f"no data set {name!r}; {hint}")
+        raise _unknown(name, [*SOURCES, *originals.ORIGINALS])
     folder = folder_of(name, root)
     if folder.is_dir():
         print(f"{name} is already built in {root}", file=sys.stderr)
     else:
-        _write(name.replace("/", "_"), SOURCES[name](), folder, {})
+        _write(name, SOURCES[name](), folder, embedded_schema(), {})
     return folder
+
+
+def build_original(name: str, original: epath.Path, root: Path, called: str | None, threads: int) -> Path:
+    """Build a data set from its original files, unless it is built already. Returns its folder.
+
+    Args:
+        name: one of `originals.ORIGINALS`, or its first part.
+        original: the folder of the files, local or in a bucket.
+        root: where built data sets lie.
+        called: how it is called there; `name` where None.
+        threads: that read images.
+
+    Raises:
+        UserError: no such data set, something is wrong with its files, or `root` cannot be written.
+    """
+    full = originals.TASKS.get(name, name)
+    if full not in originals.ORIGINALS:
+        if full in SOURCES:
+            raise UserError(f"{name} is embedded: build it without --from")
+        raise _unknown(name, list(originals.ORIGINALS))
+    called = _checked_name(called or full)
+    folder = folder_of(called, root)
+    if folder.is_dir():
+        print(f"{called} is already built in {root}; give it another --name, or remove {folder} first", file=sys.stderr)
+        return folder
+    listing = originals.read(original, full)
+    rows = {
+        split: Split(len(listed), partial(_original_records, original, listed, threads))
+        for split, listed in listing.items()
+    }
+    digest = hashlib.sha256(repr((str(original), listing)).encode()).hexdigest()
+    _write(called, rows, folder, schema(), {}, digest)
+    return folder
+
+
+def _unknown(name: str, known: list[str]) -> UserError:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
+    return UserError(f"no data set {name!r}; {hint}")
+
+
+def _checked_name(name: str) -> str:
+    """A name that is a path below the root, and that configurations can speak of."""
+    if name in SOURCES:
+        raise UserError(f"{name} is the name of an embedded data set; choose another --name")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
+        raise UserError(f"--name is {name!r}: must be words of letters, digits, '_', '.' and '-', with '/' between")
+    return name
+
+
+def _original_records(original: epath.Path, listed: list[Listed], threads: int, start: int) -> Iterator[dict]:
+    def record(index: int) -> dict:
+        row = listed[index]
+        return {
+            "id": index,
+            "key": row.key,
+            "images": [_file(original, name) for name in row.images],
+            "prompts": row.prompts,
+            "answers": row.answers,
+            "references": row.references,
+            "chained": row.chained,
+        }
+
+    return ordered(record, range(start, len(listed)), threads)
+
+
+def _file(original: epath.Path, name: str) -> bytes:
+    """The bytes of an image that can be decoded."""
+    try:
+        data = images.read(images.contained(original, name))
+        images.decode(data)
+    except images.ImageFault as fault:
+        raise UserError(f"{original}: {name} {fault}; `jaxguard data check {original}` lists all problems") from fault
+    return data
 
 
 def write_rows(
@@ -198,32 +216,30 @@ def write_rows(
         extra: text files that lie beside the rows, by name.
     """
 
-    def records(rows: Callable[[], Iterator[Row]]) -> Iterator[dict]:
-        for row in rows():
-            pairs = zip(row.prompts, row.answers, strict=True)
-            yield _record(row.id, row.key, _png(row.image), pairs, row.references)
+    def records(rows: Callable[[], Iterator[Row]], start: int) -> Iterator[dict]:
+        for row in itertools.islice(rows(), start, None):
+            yield {
+                "id": row.id,
+                "key": row.key,
+                "images": [_png(pixels) for pixels in row.images],
+                "prompts": row.prompts,
+                "answers": row.answers,
+                "references": row.references,
+                "chained": row.chained,
+            }
 
-    prepared = {
-        split: Split(count, lambda rows=rows: records(rows))  # type: ignore[misc]
-        for split, (count, rows) in splits.items()
-    }
-    _write(name, prepared, folder, extra)
+    prepared = {split: Split(count, partial(records, rows)) for split, (count, rows) in splits.items()}
+    _write(name, prepared, folder, schema(), extra)
 
 
-def _write(name: str, splits: dict[str, Split], folder: Path, extra: dict[str, str]) -> None:
-    """Into a folder beside the final one, then rename: a killed build never looks built."""
-    partial = folder.with_name(folder.name + ".partial")
+def _write(
+    name: str,
+    splits: dict[str, Split],
+    folder: Path,
+    features: tfds.features.FeaturesDict,
+    extra: dict[str, str],
+    fingerprint: str | None = None,
+) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        builder = RowsBuilder(name=name, splits=splits, data_dir=partial)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces downloads that there are none of
-            builder.download_and_prepare()
-        for file, text in extra.items():
-            (builder.data_path / file).write_text(text)
-        os.replace(builder.data_path, folder)
-        shutil.rmtree(partial)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another --root") from error
+    name = re.sub(r"\W", "_", name)
+    write(folder, name, features, splits, extra=extra, fingerprint=fingerprint)

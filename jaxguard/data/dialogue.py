@@ -1,4 +1,4 @@
-"""How each family writes an image, a question and where its answer begins and ends, from the checkpoint's files."""
+"""How each family writes images, questions and where answers begin and end, from the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from jaxguard.errors import UserError
 PLACE = "\ufffc"
 """Stands for the question in a rendered dialogue, so that each checkpoint's template is rendered once."""
 
+ANSWERED = "\ufffd\ufffc\ufffd"
+"""The same for an answer."""
+
 IMAGE, AROUND, UTTERANCE = "<image>", "<fake_token_around_image>", "<end_of_utterance>"
 
 
@@ -18,24 +21,51 @@ class Dialogue:
     """A family's way of writing.
 
     Attributes:
-        text: everything before the answer, with `PLACE` where the question goes.
+        text: everything before the first answer, with `PLACE` where the question goes, of one image.
+        plain: the same of none.
+        turn: what stands between an answer's end and the next answer, with `PLACE`; None takes one turn only.
+        picture: how an image is written into a question; None cannot.
         image_id: the token that stands for an image.
         repeats: how often it stands in a row for each time it stands in `text`.
-        lead: tokens before the text's own.
+        lead: tokens before the text's own that stand for the image.
         special: whether the tokenizer adds its special tokens to `text`.
         end_id: the token behind an answer.
+        end: how that token is written.
     """
 
     text: str
+    plain: str
+    turn: str | None
+    picture: str | None
     image_id: int
     repeats: int
     lead: tuple[int, ...]
     special: bool
     end_id: int
+    end: str
 
-    def opening(self, question: str) -> str:
-        """The text before the answer to this question."""
+    def opening(self, question: str, images: int) -> str:
+        """The text before the first answer. The question holds the places of its images, unless one leads."""
+        if IMAGE in question or not images:
+            return self.plain.replace(PLACE, self._pictured(question))
         return self.text.replace(PLACE, question)
+
+    def following(self, question: str) -> str:
+        """The text between an answer and the next one.
+
+        Raises:
+            UserError: the family knows no second turn.
+        """
+        if self.turn is None:
+            raise UserError("the model's dialogue has a single turn")
+        return self.end + self.turn.replace(PLACE, self._pictured(question))
+
+    def _pictured(self, question: str) -> str:
+        if IMAGE not in question:
+            return question
+        if self.picture is None:
+            raise UserError(f"the model's dialogue puts its image first and knows no {IMAGE} inside a question")
+        return question.replace(IMAGE, self.picture).replace(AROUND * 2, AROUND)
 
 
 def tokens_per_image(config: dict[str, Any]) -> int | None:
@@ -74,22 +104,31 @@ def read_dialogue(config: dict[str, Any], tokenizer: Any) -> Dialogue:
         raise UserError(f"neither config.json nor the tokenizer names the token {IMAGE}; add image_token_index")
     if kind == "blip-2":
         text = _template(tokenizer, image=False) or f"Question: {PLACE} Answer:"
-        end = (config.get("text_config") or {}).get("eos_token_id")
-        end_id = end if isinstance(end, int) else tokenizer.eos_token_id
+        named = (config.get("text_config") or {}).get("eos_token_id")
+        end_id = named if isinstance(named, int) else tokenizer.eos_token_id
         lead = (image_id,) * config.get("num_query_tokens", 32)
-        return Dialogue(text, image_id, 1, lead, special=True, end_id=end_id)
+        end = tokenizer.convert_ids_to_tokens(end_id)
+        return Dialogue(text, text, None, None, image_id, 1, lead, special=True, end_id=end_id, end=end)
     if kind == "idefics":
         utterance = _id(tokenizer, UTTERANCE)
-        closing = "" if utterance is None else UTTERANCE
-        plain = f"User:{AROUND}{IMAGE}{AROUND}{PLACE}{closing}\nAssistant:"
-        text = (_template(tokenizer, image=True) or plain).removeprefix(tokenizer.bos_token)
-        end_id = tokenizer.eos_token_id if utterance is None else utterance
-        return Dialogue(tokenizer.bos_token + text, image_id, 1, (), special=False, end_id=end_id)
-    template = _template(tokenizer, image=True)
-    if template is None:
+        closing, picture = "" if utterance is None else UTTERANCE, f"{AROUND}{IMAGE}{AROUND}"
+        text, without = (
+            (_template(tokenizer, image=bool(shown)) or f"User:{shown}{PLACE}{closing}\nAssistant:")
+            for shown in (picture, "")
+        )
+        # Behind the end of a text no image is seen any more, so that without an end of utterance there is one turn.
+        turn = None if utterance is None else _turn(tokenizer, UTTERANCE) or f"\n{without}"
+        end_id, end = (tokenizer.eos_token_id, tokenizer.eos_token) if utterance is None else (utterance, UTTERANCE)
+        begin = tokenizer.bos_token
+        text, without = (begin + opening.removeprefix(begin) for opening in (text, without))
+        return Dialogue(text, without, turn, picture, image_id, 1, (), special=False, end_id=end_id, end=end)
+    template, plain = _template(tokenizer, image=True), _template(tokenizer, image=False)
+    if template is None or plain is None:
         raise UserError("has no chat template; add chat_template.jinja")
     repeats = tokens_per_image(config) or 49  # of `CLIPVisionConfig`'s defaults
-    return Dialogue(template, image_id, repeats, (), special=True, end_id=tokenizer.eos_token_id)
+    end_id, end = tokenizer.eos_token_id, tokenizer.eos_token
+    turn, picture = _turn(tokenizer, end), tokenizer.convert_ids_to_tokens(image_id)
+    return Dialogue(template, plain, turn, picture, image_id, repeats, (), special=True, end_id=end_id, end=end)
 
 
 def _template(tokenizer: Any, *, image: bool) -> str | None:
@@ -98,6 +137,16 @@ def _template(tokenizer: Any, *, image: bool) -> str | None:
     content = [{"type": "image"}] * image + [{"type": "text", "text": PLACE}]
     messages = [{"role": "user", "content": content}]
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def _turn(tokenizer: Any, end: str) -> str | None:
+    """What a chat template writes between an answer's end and the next answer."""
+    if not tokenizer.chat_template:
+        return None
+    said = [("user", PLACE), ("assistant", ANSWERED), ("user", PLACE)]
+    messages = [{"role": role, "content": [{"type": "text", "text": words}]} for role, words in said]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return rendered.partition(ANSWERED)[2].removeprefix(end) or None
 
 
 def _id(tokenizer: Any, token: str) -> int | None:

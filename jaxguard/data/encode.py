@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
-from PIL import Image
 
-from jaxguard.data.dialogue import patch_of_token, read_dialogue
+from jaxguard.data.dialogue import IMAGE, patch_of_token, read_dialogue
+from jaxguard.data.framing import Framing
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
 
@@ -28,7 +30,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Tokens of one question and answer, and which of them are the answer (end token included)."""
+    """Tokens of a question and its answer or of several turns, and which are the answers (end tokens included)."""
 
     tokens: list[int]
     answer: list[bool]
@@ -46,7 +48,11 @@ class Encoder:
         self.patch_size = patch_of_token(config)
         """Side of the patch that an image token stands for; None where there is none."""
         preprocessor = folder / "preprocessor_config.json"
-        self._crop = _crops(config, _read_json(preprocessor) if preprocessor.is_file() else {})
+        values = _read_json(preprocessor) if preprocessor.is_file() else {}
+        try:
+            self._framing = Framing.read(config.get("model_type"), self.image_size, values)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -60,6 +66,7 @@ class Encoder:
         self.bos_id = self._tokenizer.bos_token_id
         self.pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self.eos_id
         self.vocabulary_size = len(self._tokenizer)
+        self._special = _special(self._tokenizer, self.image_id)
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
@@ -73,14 +80,18 @@ class Encoder:
         """One training row of `length` tokens, right-padded: `pack` question-answer pairs drawn by `rng`.
 
         With several pairs, the prefix through the last image token stands once (segment 1) and each pair behind it is
-        a segment of its own whose positions restart there; pairs that do not fit any more are left out.
+        a segment of its own whose positions restart there; pairs that do not fit any more are left out. A conversation
+        (`Row.chained`) is one row, whole.
 
         Raises:
-            UserError: not even one pair fits. Answers are never cut.
+            UserError: not even one pair fits, or its placeholders do not match its images. Answers are never cut.
         """
-        count = len(row.prompts)
-        order = rng.permutation(count)[:pack] if pack > 1 else [rng.integers(count)]
-        pairs = [self._pair(row.prompts[index], row.answers[index]) for index in order]
+        if row.chained:
+            pairs, pack = [self._pair(row, range(len(row.prompts)))], 1
+        else:
+            count = len(row.prompts)
+            order = rng.permutation(count)[:pack] if pack > 1 else [rng.integers(count)]
+            pairs = [self._pair(row, [int(index)]) for index in order]
         shared = self._shared(pairs[0].tokens) if pack > 1 else 0
         first = pairs[0]
         if len(first.tokens) > length:
@@ -106,13 +117,32 @@ class Encoder:
             _pad(answer, length, 0).astype(bool),
         )
 
-    def prompt(self, text: str, length: int) -> Encoded:
+    def lengths(self, row: Row) -> list[tuple[int, int]]:
+        """(tokens, answer tokens) of each pair, or of the conversation as a whole, image tokens included.
+
+        Raises:
+            UserError: the placeholders of one do not match its images.
+        """
+        count = len(row.prompts)
+        turns: list[Sequence[int]] = [range(count)] if row.chained else [[index] for index in range(count)]
+        pairs = [self._pair(row, indices) for indices in turns]
+        return [(len(pair.tokens), sum(pair.answer)) for pair in pairs]
+
+    def prompt(self, text: str, length: int, images: int = 1) -> Encoded:
         """A generation prompt, LEFT-padded to `length`.
+
+        Args:
+            text: the question, with `<image>` where its images stand unless one leads.
+            length: of the result.
+            images: how many it is about.
 
         Raises:
             UserError: it does not fit.
         """
-        tokens = [*self._dialogue.lead, *self._expand(self._tokenize(self._dialogue.opening(text))["input_ids"])]
+        _check_placed(f"the prompt {text[:40]!r}", text.count(IMAGE), images)
+        lead = self._dialogue.lead if images else ()
+        opening = self._dialogue.opening(self._question(text), images)
+        tokens = [*lead, *self._expand(self._tokenize(opening)["input_ids"])]
         missing = length - len(tokens)
         if missing < 0:
             raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
@@ -124,36 +154,49 @@ class Encoder:
         )
 
     def image(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
-        """S x S pixels (bicubic), as the checkpoint's image processor makes them; S x S images are left alone.
-
-        CLIP's takes the shortest edge to S and cuts out the centre; those of BLIP-2 and IDEFICS stretch.
-        """
+        """S x S pixels, as the checkpoint's image processor makes them; S x S images are left alone."""
         side = self.image_size
-        height, width = pixels.shape[:2]
-        if (height, width) == (side, side):
-            return pixels
-        if not self._crop:
-            return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
-        scale = side / min(height, width)
-        size = (max(side, int(width * scale)), max(side, int(height * scale)))
-        resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-        top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
-        return resized[top : top + side, left : left + side]
+        return pixels if pixels.shape[:2] == (side, side) else self._framing(pixels)
 
     def decode(self, tokens: Int32[np.ndarray, " N"]) -> str:
         """Text without special tokens, stripped."""
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
 
-    def _pair(self, prompt: str, answer: str) -> _Pair:
-        opening = self._dialogue.opening(prompt)
-        encoding = self._tokenize(f"{opening} {answer}", return_offsets_mapping=True)
+    def _pair(self, row: Row, turns: Sequence[int]) -> _Pair:
+        """These pairs of a row as the turns of one dialogue, in order."""
+        prompts, images = [self._question(row.prompts[index]) for index in turns], len(row.images)
+        placed = sum(prompt.count(IMAGE) for prompt in prompts)
+        _check_placed(f"row {row.key}", placed, images)
+        try:
+            text = self._dialogue.opening(prompts[0], 0 if placed else images)
+            bounds: list[int] = []
+            for number, (index, prompt) in enumerate(zip(turns, prompts, strict=True)):
+                if number:
+                    bounds.append(len(text) + len(self._dialogue.end))
+                    text += self._dialogue.following(prompt)
+                bounds.append(len(text))
+                text += f" {self._plain(row.answers[index])}"
+        except UserError as error:
+            raise UserError(f"row {row.key}: {error}") from error
+        encoding = self._tokenize(text, return_offsets_mapping=True)
         tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
-        learnt = [end > len(opening) for _, end in offsets]
-        lead = list(self._dialogue.lead)
+        # A token is learnt if it ends in an answer: behind an odd number of bounds, which open and close them by turns.
+        learnt = (np.searchsorted(bounds, [end for _, end in offsets]) % 2 == 1).tolist()
+        lead = list(self._dialogue.lead) if images else []
         return _Pair(
-            [*lead, *self._expand(tokens), self.eos_id],
-            [*[False] * len(lead), *self._expand(learnt, tokens), True],
+            [*lead, *self._expand(tokens), self.eos_id], [*[False] * len(lead), *self._expand(learnt, tokens), True]
         )
+
+    def _question(self, text: str) -> str:
+        """A question in which nothing but the places of its images is read as a special token."""
+        return IMAGE.join(self._plain(piece) for piece in text.split(IMAGE))
+
+    def _plain(self, text: str) -> str:
+        """Text in which nothing is read as a special token: `<image>` becomes `< image>`.
+
+        Data are not trusted. An image token in an answer would move the image's vectors, an end token would end it.
+        """
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _tokenize(self, text: str, **options: bool) -> Any:
         return self._tokenizer(text, add_special_tokens=self._dialogue.special, **options)
@@ -170,11 +213,17 @@ class Encoder:
         return max((index for index, token in enumerate(tokens) if token == self.image_id), default=0) + 1
 
 
-def _crops(config: dict, preprocessor: dict) -> bool:
-    """Whether the image processor cuts out the centre instead of stretching."""
-    if config.get("model_type") == "idefics" or "height" in (preprocessor.get("size") or {}):
-        return bool(preprocessor.get("do_center_crop"))
-    return config.get("model_type") != "blip-2"
+def _check_placed(where: str, placed: int, images: int) -> None:
+    """Raises UserError where a question's places are not as many as its images."""
+    if placed != images and not (placed == 0 and images == 1):
+        raise UserError(f"{where} has {placed} {IMAGE} for {images} images")
+
+
+def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
+    """What the tokenizer takes for a token with a meaning, wherever it stands in a text."""
+    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
 
 
 def _pad(values: list, length: int, fill: int) -> Int32[np.ndarray, " T"]:

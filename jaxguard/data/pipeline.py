@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import grain
+import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxguard.batch import Batch
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
+from jaxguard.data.order import Place, training_order
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
 from jaxguard.data.views import kept_patches, perturb, row_rng
@@ -19,35 +22,39 @@ from jaxguard.errors import UserError
 
 
 @dataclass(frozen=True)
-class _Example:
+class Example:
     """Makes one row of a batch, of whatever epoch its place in the global order says."""
 
     config: Config
     encoder: Encoder
     source: RowSource
-    rows: int
     views: int
 
-    def __call__(self, index: int, position: int) -> Batch:
-        config, epoch = self.config, index // self.rows
-        row = self.source[position]
+    def __call__(self, place: Place) -> Batch:
+        config, epoch = self.config, place.epoch
+        row = self.source[place.row]
         encoded = self.encoder.encode(
             row,
-            length=config.data.length,
+            length=place.length,
             answer_length=config.data.answer_length,
             pack=config.data.pack,
             rng=row_rng("text", config.seed, epoch, row.id),
         )
-        image = self.encoder.image(row.image)
-        images, kept = [image], None
+        images, kept = _images(self.encoder, row, config.data.images), None
+        views = [images]
         if self.views == 2 and config.view.mask_fill == "drop":
+            if len(row.images) < len(images):
+                raise UserError(
+                    f"row {row.key} has {len(row.images)} images: view.mask_fill drop needs data.images of each"
+                )
             assert self.encoder.patch_size is not None  # `views.check`
-            rng = row_rng("drop", config.seed, epoch, row.id)
-            kept = kept_patches(config.view, self.encoder.image_size, self.encoder.patch_size, rng)[None]
+            rng, sizes = row_rng("drop", config.seed, epoch, row.id), (self.encoder.image_size, self.encoder.patch_size)
+            kept = np.stack([kept_patches(config.view, *sizes, rng) for _ in images])
         if self.views == 2:
-            images.append(perturb(image, config.view, row_rng("view", config.seed, epoch, row.id)))
+            rng = row_rng("view", config.seed, epoch, row.id)
+            views.append(np.stack([perturb(image, config.view, rng) for image in images]))
         return Batch(
-            images=np.stack(images)[:, None],
+            images=np.stack(views),
             tokens=encoded.tokens,
             positions=encoded.positions,
             segments=encoded.segments,
@@ -57,6 +64,22 @@ class _Example:
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one process reads of the global order, batch by batch."""
+
+    order: Any
+    batch_size: int
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size * len(self.places)
+
+    def __getitem__(self, number: int) -> Place:
+        batch, place = divmod(int(number), len(self.places))
+        return self.order[batch * self.batch_size + self.places[place]]
+
+
 def train_batches(
     config: Config,
     encoder: Encoder,
@@ -64,49 +87,72 @@ def train_batches(
     *,
     batch_size: int,
     views: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Sequence[int] | None = None,
 ) -> Any:
     """An endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
 
-    The rows of global batch k are the same for any number of processes, reader threads and devices: each process reads
-    every `process_count`-th element of one global order. Views and text are keyed by (seed, epoch, row id).
+    Global batch k holds the same rows in the same order for any number of processes, reader threads and devices, so its
+    state is k alone and a run may go on with other processes. Views and text are keyed by (seed, epoch, row id).
 
     Args:
-        batch_size: rows of this process.
+        batch_size: rows of a global batch.
         views: 1 (original only) or 2.
+        places: which of these rows this process makes, in rising order; None makes all.
 
     Raises:
-        UserError: fewer rows than one batch, or a `data.limit` that does not fit the source.
+        UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
     """
-    rows = len(source)
-    if config.data.limit is not None:
-        if not 1 <= config.data.limit <= rows:
-            raise UserError(f"data.limit is {config.data.limit}: must lie between 1 and the source's {rows} rows")
-        rows = config.data.limit
-    if rows < batch_size * process_count:
-        raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size * process_count}")
-    example = _Example(config, encoder, source, rows, views)
-    order = grain.MapDataset.range(rows).shuffle(seed=config.seed).repeat()
-    batches = order.map_with_index(example)[process_index::process_count].batch(batch_size, drop_remainder=True)
+    order = training_order(config, encoder, source, batch_size)
+    part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
+    rows = grain.MapDataset.source(part).map(Example(config, encoder, source, views))
+    batches = rows.batch(len(part.places), drop_remainder=True)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
 
 
-def eval_batches(
-    rows: Sequence[Row], encoder: Encoder, batch_size: int, length: int
-) -> Iterator[tuple[Batch, list[Row]]]:
-    """Left-padded prompts (the first of each row), in order, with the rows they are of.
+def validation_batches(config: Config, encoder: Encoder, source: RowSource, places: Sequence[int]) -> Iterator[Batch]:
+    """The first `train.validation` rows with their answers, in batches of `train.batch_size`, `places` of each.
 
-    The last batch is filled up by repeating its last row with id -1, so that every batch has the same shape.
+    The last batch is filled up with rows of which no answer counts.
     """
-    for start in range(0, len(rows), batch_size):
-        part = list(rows[start : start + batch_size])
-        filled = part + [part[-1]] * (batch_size - len(part))
-        prompts = [encoder.prompt(row.prompts[0], length) for row in filled]
-        ids = [row.id for row in part] + [-1] * (batch_size - len(part))
+    count, size = config.train.validation, config.train.batch_size
+    example = Example(config, encoder, source, views=1)
+    for start in range(0, count, size):
+        own = [start + place for place in places]
+        rows = [example(Place(0, min(index, count - 1), config.data.length)) for index in own]
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        real = np.array([index < count for index in own])
+        yield batch.replace(answer_mask=batch.answer_mask & real[:, None])
+
+
+def eval_batches(
+    source: RowSource,
+    count: int,
+    encoder: Encoder,
+    batch_size: int,
+    length: int,
+    *,
+    images: int = 1,
+    places: Sequence[int] | None = None,
+) -> Iterator[tuple[Batch, list[Row]]]:
+    """Left-padded prompts (the first of each row) of the first `count` rows, in order, with the rows they are of.
+
+    The last batch is filled up by repeating the last row with id -1, so that every batch has the same shape on every
+    process.
+
+    Args:
+        batch_size: rows of a global batch.
+        images: of a row, at most.
+        places: which of these rows this process reads, in rising order; None reads all.
+    """
+    for start in range(0, count, batch_size):
+        own = [start + place for place in (range(batch_size) if places is None else places)]
+        filled = [source[min(index, count - 1)] for index in own]
+        part = filled[: sum(index < count for index in own)]
+        prompts = [encoder.prompt(row.prompts[0], length, len(row.images)) for row in filled]
+        ids = [row.id for row in part] + [-1] * (len(filled) - len(part))
         yield (
             Batch(
-                images=np.stack([encoder.image(row.image) for row in filled])[:, None, None],
+                images=np.stack([_images(encoder, row, images) for row in filled])[:, None],
                 tokens=np.stack([prompt.tokens for prompt in prompts]),
                 positions=np.stack([prompt.positions for prompt in prompts]),
                 segments=np.stack([prompt.segments for prompt in prompts]),
@@ -115,3 +161,17 @@ def eval_batches(
             ),
             part,
         )
+
+
+def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I S S 3"]:
+    """A row's images at the model's size, filled up with black ones that no token of the row looks at.
+
+    Raises:
+        UserError: it has more than `count`.
+    """
+    if len(row.images) > count:
+        raise UserError(f"row {row.key} has {len(row.images)} images; raise --data.images above {count}")
+    images = np.zeros((count, encoder.image_size, encoder.image_size, 3), np.uint8)
+    for place, pixels in enumerate(row.images):
+        images[place] = encoder.image(pixels)
+    return images

@@ -10,15 +10,18 @@ from jaxtyping import UInt8
 
 @dataclass(frozen=True)
 class Row:
-    """One example: an image and one or more question-answer pairs about it.
+    """One example: images and one or more question-answer pairs about them.
 
     Attributes:
         id: position in its split, stable for ever; everything random about the row is keyed by it.
         key: the source's own name of the row, for people.
-        image: uint8 [H, W, 3], RGB.
-        prompts: the questions, without chat format.
+        image: uint8 [H, W, 3], RGB: the row's first image; 0 x 0 in a row of text alone.
+        prompts: the questions, without chat format. Where any holds `<image>`, the row's images stand in these places;
+            otherwise its one image stands where the chat format puts it.
         answers: one per prompt (several prompts may be equal: five captions of one image).
         references: the true answers to ``prompts[0]``, for scoring; an attack never changes them.
+        others: the row's further images, which attacks leave alone.
+        chained: the pairs are the turns of one conversation, each seen by those behind it; otherwise each stands alone.
     """
 
     id: int
@@ -27,6 +30,13 @@ class Row:
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
     references: tuple[str, ...]
+    others: tuple[UInt8[np.ndarray, "H W 3"], ...] = ()
+    chained: bool = False
+
+    @property
+    def images(self) -> tuple[UInt8[np.ndarray, "H W 3"], ...]:
+        """All of them, in order."""
+        return (self.image, *self.others) if self.image.size else ()
 
 
 CAPTION_PROMPT = "Describe this image in a short sentence."

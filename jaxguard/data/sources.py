@@ -1,13 +1,14 @@
-"""Built data sets as random-access sequences of rows."""
+"""Built data sets as random-access sequences of rows, and several of them as one."""
 
 from __future__ import annotations
 
-import json
-import logging
+import bisect
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any, Protocol, runtime_checkable
 
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
@@ -21,63 +22,85 @@ class RowSource(Protocol):
     def __getitem__(self, index: int) -> Row: ...
 
 
-class ArrayRecordSource:
-    """One split of a data set folder that `jaxguard data build` or `jaxguard poison` wrote."""
+@runtime_checkable
+class TextSource(Protocol):
+    """A source that can read the texts of a row without its images."""
 
-    def __init__(self, folder: Path, split: str):
-        self.folder, self.split = folder, split
-        self._data: Any = _open(folder, split)
+    def text(self, index: int) -> Row:
+        """The row with a single pixel for each of its images."""
+        ...
+
+
+def text_row(source: RowSource, index: int) -> Row:
+    """The row as `TextSource.text` gives it; with its images where the source has no quicker way."""
+    return source.text(index) if isinstance(source, TextSource) else source[index]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """So many neighbouring rows of a source, and how often they are drawn from, relative to the others."""
+
+    rows: int
+    weight: float
+
+
+class Mixture:
+    """The rows of several sources one behind the other; row i has id i."""
+
+    def __init__(self, sources: Sequence[RowSource], weights: Sequence[float]):
+        self.sources, self.weights = tuple(sources), tuple(weights)
+        self.parts = tuple(Part(len(source), weight) for source, weight in zip(sources, weights, strict=True))
+        self._starts = [0, *itertools.accumulate(map(len, sources))]
 
     def __len__(self) -> int:
-        return len(self._data)
+        return self._starts[-1]
 
     def __getitem__(self, index: int) -> Row:
-        record = self._data[index]
-        prompts, answers, references = (
-            tuple(text.decode() for text in record[name]) for name in ("prompts", "answers", "references")
-        )
-        return Row(int(record["id"]), record["key"].decode(), np.asarray(record["image"]), prompts, answers, references)
+        source, place = self._find(index)
+        return dataclasses.replace(source[place], id=index)
 
-    def __reduce__(self) -> tuple:
-        return ArrayRecordSource, (self.folder, self.split)
+    def text(self, index: int) -> Row:
+        """The row with a single pixel for each of its images."""
+        source, place = self._find(index)
+        return dataclasses.replace(text_row(source, place), id=index)
+
+    def _find(self, index: int) -> tuple[RowSource, int]:
+        part = bisect.bisect_right(self._starts, index) - 1
+        return self.sources[part], index - self._starts[part]
+
+
+def parts_of(source: Any) -> tuple[Part, ...]:
+    """The parts of a mixture, also where something is planted into it; any other source is one part."""
+    parts = getattr(getattr(source, "source", source), "parts", None)
+    return (Part(len(source), 1.0),) if parts is None else parts
 
 
 def open_source(source: str, root: Path, split: str) -> RowSource:
     """The rows of a split.
 
     Args:
-        source: NAME/TASK of a built data set under `root`, or the folder of a data set.
+        source: NAME/TASK of a built data set under `root`, or the folder of a data set; or several of these, as
+            SOURCE=WEIGHT,SOURCE=WEIGHT,... (a weight that is left out is 1).
         root: where built data sets lie.
         split: name of the split.
 
     Raises:
-        UserError: the data set is not built, has no such split, is damaged or was written by something else.
+        UserError: a data set is not built, has no such split, is damaged or was written by something else.
     """
-    from jaxguard.data.builders import SOURCES, folder_of
+    from jaxguard.data.records import open_records
 
-    folder = folder_of(source, root) if source in SOURCES else Path(source)
-    if not (folder / "dataset_info.json").is_file():
-        if source in SOURCES:
-            raise UserError(f"data set {source!r} is not built in {root}: run `jaxguard data build {source}`")
-        raise UserError(f"data.source {source!r} is neither one of {', '.join(SOURCES)} nor a data set folder")
-    return ArrayRecordSource(folder, split)
+    if "," not in source or Path(source).is_dir():
+        return open_records(source, root, split)
+    names, weights = zip(*map(_weighted, source.split(",")), strict=True)
+    return Mixture([open_records(name, root, split) for name in names], weights)
 
 
-def _open(folder: Path, split: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    from jaxguard.data.builders import schema
-
-    # Before TFDS reads the folder: it imports whatever module a foreign features.json names.
+def _weighted(part: str) -> tuple[str, float]:
+    name, _, weight = part.strip().partition("=")
     try:
-        stored, _ = (json.loads((folder / file).read_text()) for file in ("features.json", "dataset_info.json"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is damaged ({error}); remove it and write it again") from error
-    expected = schema().to_json()
-    if stored != {"pythonClassName": expected["type"], "featuresDict": expected["content"]}:
-        raise UserError(f"{folder} holds no rows in jaxguard's schema; name one from `jaxguard data build` or `poison`")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends other image decoders
-    builder = tfds.builder_from_directory(folder)
-    if split not in builder.info.splits:
-        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(builder.info.splits)}")
-    return builder.as_data_source(split=split)
+        value = float(weight or 1)
+    except ValueError:
+        value = math.nan
+    if not name or not 0 < value < math.inf:
+        raise UserError(f"data.source: {part!r} is not SOURCE or SOURCE=WEIGHT with a positive weight")
+    return name, value

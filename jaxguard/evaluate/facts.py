@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from jaxguard.data.scene_language import fact_score
 from jaxguard.data.scenes import SPLITS, sample
+from jaxguard.evaluate.measures import Measure, ratio
 from jaxguard.evaluate.predictions import Prediction
 
 
@@ -13,10 +16,11 @@ def known_scene(key: str) -> tuple[str, int] | None:
     """(split, index) that a row's key names, if it is a scene of `jaxguard.data.scenes`."""
     source, _, place = key.partition("/")
     split, _, index = place.partition("/")
-    return (split, int(index)) if source == "scenes" and split in SPLITS and index.isdecimal() else None
+    known = source == "scenes" and split in SPLITS and index.isdecimal() and len(index) < 10
+    return (split, int(index)) if known else None
 
 
-def facts_right(predictions: Sequence[Prediction]) -> float | None:
+def facts_measure(predictions: Sequence[Prediction]) -> Measure | None:
     """Percent of all facts (size, colour and shape of each thing, relations between) that are stated rightly.
 
     None unless every prediction is of a known scene.
@@ -29,4 +33,5 @@ def facts_right(predictions: Sequence[Prediction]) -> float | None:
     ]
     if not counts or len(counts) < len(predictions):
         return None
-    return 100 * sum(right for right, _ in counts) / sum(stated for _, stated in counts)
+    right, stated = np.array(counts, np.float64).T
+    return ratio(right, stated)

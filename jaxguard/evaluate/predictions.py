@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxguard.config import suggestion
 from jaxguard.errors import UserError
 
 
@@ -18,7 +19,7 @@ class Prediction:
     """One answer.
 
     Attributes:
-        id: row id in the test split.
+        id: row id in the test split; with `triggered` it names the answer.
         key: the source's own name of the row.
         prompt: the question, without chat format.
         prediction: what the model answered.
@@ -45,14 +46,24 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "triggered": (bool,),
     "target": (str, type(None)),
 }
+_NOUNS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list of texts", bool: "true or false"}
+REQUIRED = ("id", "prediction", "references")
+"""What every line must have; the rest has defaults, so that other systems' answers can be scored too."""
+LONGEST = 10_000
+"""Characters of an answer, ours or true, at most: comparing two takes the product of their lengths."""
+
+
+def to_line(prediction: Prediction) -> str:
+    """One JSON object without a line break."""
+    return json.dumps(dataclasses.asdict(prediction), ensure_ascii=False)
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     """One JSON object a line; atomically."""
     partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) + "\n")
+            file.write(to_line(prediction) + "\n")
     os.replace(partial, path)
 
 
@@ -60,28 +71,67 @@ def read_predictions(path: Path) -> list[Prediction]:
     """The predictions of a file that any system may have written.
 
     Raises:
-        UserError: the first line that is not a prediction, by number.
+        UserError: the first line that is not a prediction, or comes twice, by number; or there is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable predictions file ({error})") from error
-    return [_parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    found: dict[tuple[int, bool], int] = {}
+    predictions = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        prediction = from_line(line, f"{path}:{number}")
+        first = found.setdefault((prediction.id, prediction.triggered), number)
+        if first != number:
+            state = "triggered" if prediction.triggered else "untriggered"
+            raise UserError(f"{path}:{number}: {state} id {prediction.id} was answered in line {first} already")
+        predictions.append(prediction)
+    if not predictions:
+        raise UserError(f"{path} holds no predictions")
+    return predictions
 
 
-def _parse(line: str, where: str) -> Prediction:
+def from_line(line: str, where: str) -> Prediction:
+    """What `to_line`, or any system, wrote; `where` is named in the error."""
     try:
         values: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error}); one object a line is wanted") from error
     if not isinstance(values, dict):
-        raise UserError(f"{where}: a {type(values).__name__}, not an object with {', '.join(_KINDS)}")
+        raise UserError(f"{where}: a {type(values).__name__}, not an object with {', '.join(REQUIRED)}")
+    missing = [name for name in _KINDS if name not in values]
+    for name in values:
+        hint = "" if name in _KINDS else suggestion(name, missing)
+        if hint:
+            raise UserError(f"{where}: unknown {name!r}{hint}")
+    for name in REQUIRED:
+        if name in missing:
+            raise UserError(f"{where}: no {name!r}; an object with {', '.join(REQUIRED)} is wanted")
     for name, kinds in _KINDS.items():
-        if name not in values:
-            raise UserError(f"{where}: no {name!r}; an object with {', '.join(_KINDS)} is wanted")
-        if type(values[name]) not in kinds:
-            raise UserError(f"{where}: {name!r} is {values[name]!r}; a {kinds[0].__name__} is wanted")
+        if name not in missing and type(values[name]) not in kinds:
+            raise UserError(f"{where}: {name!r} is {_short(values[name])}; {_NOUNS[kinds[0]]} is wanted")
     references = values["references"]
     if not references or not all(isinstance(reference, str) for reference in references):
         raise UserError(f"{where}: 'references' must be a list of at least one text")
-    return Prediction(**{name: values[name] for name in _KINDS} | {"references": tuple(references)})
+    for name, text in [*values.items(), *(("references", text) for text in references)]:
+        if name in _KINDS and isinstance(text, str):
+            _check_text(text, f"{where}: {name!r}", compared=name in ("prediction", "references"))
+    defaults: dict[str, Any] = {"key": str(values["id"]), "prompt": "", "triggered": False, "target": None}
+    given = {name: values[name] for name in _KINDS if name in values}
+    return Prediction(**defaults | given | {"references": tuple(references)})
+
+
+def _check_text(text: str, what: str, *, compared: bool) -> None:
+    if compared and len(text) > LONGEST:
+        raise UserError(f"{what} has {len(text)} characters; at most {LONGEST} are scored")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} holds half a character (a lone surrogate); write it as UTF-8") from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -6,16 +6,16 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from PIL import Image
 
+from jaxguard import processes
 from jaxguard.attacks.poison import TriggeredSource
 from jaxguard.batch import Batch
 from jaxguard.config import AttackConfig, Config
@@ -25,13 +25,14 @@ from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
-from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.evaluate.java import Java
+from jaxguard.evaluate.predictions import Prediction, from_line, to_line, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.models.families import Parameters
 from jaxguard.train.checkpoint import FOLDER
 from jaxguard.train.export import run_parameters
 from jaxguard.train.setup import Model, load_model
-from jaxguard.train.sharding import batch_sharding, check_batch_size, place_batch, replicated, rows_on
+from jaxguard.train.sharding import batch_sharding, check_batch_size, local_places, local_rows, place_batch, rows_on
 
 MOST_PIXELS = 64 * 1024 * 1024
 """An image file with more is not decoded."""
@@ -51,14 +52,16 @@ class Decoder:
         encoder = Encoder.from_checkpoint(model.folder)
         return cls(encoder, model, parameters, decoding(config, model, encoder.eos_id))
 
-    def answer(self, config: Config, source: RowSource, count: int) -> list[tuple[Row, str]]:
-        """(row, answer) of the first `count` rows."""
-        rows = [source[index] for index in range(min(count, len(source)))]
-        answers: list[tuple[Row, str]] = []
-        for batch, part in eval_batches(rows, self.encoder, config.evaluate.batch_size, config.data.length):
-            tokens = np.asarray(self.generate(self.parameters, place_batch(batch, self.model.mesh)))
-            answers += [(row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False)]
-        return answers
+    def answer(self, config: Config, source: RowSource, count: int) -> Iterator[tuple[Row, str]]:
+        """(row, answer) of those of the first `count` rows that fall to this process."""
+        size, mesh = config.evaluate.batch_size, self.model.mesh
+        count, places = min(count, len(source)), local_places(size, mesh)
+        batches = eval_batches(
+            source, count, self.encoder, size, config.data.length, images=config.data.images, places=places
+        )
+        for batch, part in batches:
+            tokens = local_rows(self.generate(self.parameters, place_batch(batch, mesh)))
+            yield from ((row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False))
 
 
 def decoding(config: Config, model: Model, end_token: int) -> Any:
@@ -75,29 +78,41 @@ def decoding(config: Config, model: Model, end_token: int) -> Any:
         with rows_on(model.mesh):
             return search(parameters, batch)
 
-    shardings = (model.shardings, batch_sharding(model.mesh))
-    return jax.jit(decode, in_shardings=shardings, out_shardings=replicated(model.mesh))
+    rows = batch_sharding(model.mesh)
+    return jax.jit(decode, in_shardings=(model.shardings, rows), out_shardings=rows)
 
 
 def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Prediction]:
-    """Answers to the first test rows as they are and, where there is an attack, triggered."""
+    """Answers to the first test rows as they are and, where there is an attack, triggered; on every process all."""
     source = open_source(config.data.source, config.data.root, config.data.test_split)
     began = time.perf_counter()
     target = None if attack.name == "none" else attack.target
     attacked = dataclasses.replace(config, attack=attack)
     views = [(source, False)] + ([(TriggeredSource(source, attacked), True)] if target is not None else [])
-    predictions = [
+    predictions = _gathered(
         Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
         for view, triggered in views
         for row, answer in decoder.answer(config, view, config.evaluate.examples)
-    ]
-    seconds = time.perf_counter() - began
-    print(f"answered {len(predictions)} prompts in {seconds:.1f} s", file=sys.stderr)
+    )
+    if processes.first():
+        seconds = time.perf_counter() - began
+        print(f"answered {len(predictions)} prompts in {seconds:.1f} s", file=sys.stderr)
     return predictions
 
 
+def _gathered(own: Iterable[Prediction]) -> list[Prediction]:
+    """Those of every process, in the order of their rows; a row that several processes hold comes once."""
+    lines = processes.gather([to_line(prediction) for prediction in own])
+    found = {(one.triggered, one.id): one for one in (from_line(line, "an answer") for line in lines)}
+    return [found[place] for place in sorted(found)]
+
+
 def evaluate(
-    config: Config, model: Model | None = None, attack: AttackConfig | None = None, out: Path | None = None
+    config: Config,
+    model: Model | None = None,
+    attack: AttackConfig | None = None,
+    out: Path | None = None,
+    java: Java | None = None,
 ) -> Scores:
     """Decode and score a trained run; writes predictions.jsonl and scores.json.
 
@@ -106,6 +121,7 @@ def evaluate(
         model: the loaded weights of `config.model`, where the caller has them already.
         attack: the triggers to test with, where they are not those of the run (a clean-trained model's floor).
         out: the folder to write to, where it is not the run's.
+        java: as for `score`.
 
     Raises:
         UserError: the run is not trained, or its test data is missing.
@@ -114,14 +130,12 @@ def evaluate(
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
     decoder = Decoder.build(config, model, run_parameters(config, model))
     folder = config.run_dir if out is None else out
-    path = folder / "predictions.jsonl"
     predictions = predict(config, decoder, attack or config.attack)
-    if jax.process_index() == 0:
+    if processes.first():
         folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(predictions, path)
-    multihost_utils.sync_global_devices("predictions written")
-    scores = score(read_predictions(path), config.evaluate.task)
-    if jax.process_index() == 0:
+        write_predictions(predictions, folder / "predictions.jsonl")
+    scores = score(predictions, config.evaluate.task, java)
+    if processes.first():
         write_scores(scores, folder / "scores.json")
     return scores
 
@@ -138,8 +152,7 @@ def generate(config: Config, image: Path, prompt: str) -> str:
     decoder = Decoder.build(config, model, run_parameters(config, model) if trained else model.parameters)
     row = Row(0, str(image), pixels, (prompt,), ("",), ())
     ways = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
-    batches = eval_batches([row], decoder.encoder, ways, config.data.length)
-    batch, _ = next(iter(batches))
+    batch, _ = next(eval_batches([row], 1, decoder.encoder, ways, config.data.length))
     return decoder.encoder.decode(np.asarray(decoder.generate(decoder.parameters, place_batch(batch, model.mesh)))[0])
 
 

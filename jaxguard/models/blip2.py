@@ -41,8 +41,11 @@ class Blip2(Fusion):
     def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
         return self.vision(self.pixels(images))
 
+    def summary(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+        return self.qformer(features)
+
     def read(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
     ) -> tuple[Float[Array, "B T D"], None]:
-        queries = self.qformer(self.tower(images.reshape(-1, *images.shape[2:]))).astype(self.dtype)
+        queries = self.summary(self.tower(images.reshape(-1, *images.shape[2:]))).astype(self.dtype)
         return self.lay(self.projector(queries), tokens, self.config.image_token_index), None

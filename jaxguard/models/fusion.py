@@ -38,6 +38,10 @@ class Fusion(nnx.Module):
     def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
         """What the family takes from its vision tower for each image: all patches, behind them nothing else."""
 
+    def summary(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+        """What the decoder is given of each image: where learnt queries read the tower, one vector of each."""
+        return features
+
     @abc.abstractmethod
     def read(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]

@@ -42,12 +42,14 @@ class Idefics(Fusion):
     def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
         return self.vision(self.pixels(images))
 
+    def summary(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q C"]:
+        return features if self.resampler is None else self.resampler(features)
+
     def read(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
     ) -> tuple[Float[Array, "B T D"], Sight]:
         rows, count = images.shape[:2]
-        states = self.tower(images.reshape(-1, *images.shape[2:]))
-        states = states if self.resampler is None else self.resampler(states)
+        states = self.summary(self.tower(images.reshape(-1, *images.shape[2:])))
         visible = jnp.repeat(self.seen(tokens, segments, count), states.shape[1], axis=-1)
         return self.language.embed(tokens, self.dtype), Sight(states.reshape(rows, -1, states.shape[-1]), visible)
 

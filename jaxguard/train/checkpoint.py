@@ -1,30 +1,57 @@
-"""Checkpoints of a run: train state and data position together, saved in the background, never half-visible."""
+"""Checkpoints of a run: parameters, optimizer and data position, saved in the background, never half-visible."""
 
 from __future__ import annotations
 
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from orbax.checkpoint import v1 as ocp
 
+from jaxguard import processes
+from jaxguard.config import Checkpoint, TrainConfig
 from jaxguard.errors import UserError
+from jaxguard.models.families import Parameters
 from jaxguard.train.state import TrainState
 
 FOLDER = "checkpoints"
+ITEMS = ("parameters", "optimizer", "data")
+"""Read apart: evaluation and export need the first alone. The second holds the step count too."""
 
 
 class Checkpoints:
     """The checkpoints of one run folder. Use as a context manager: leaving it waits for saves under way."""
 
-    def __init__(self, run: Path, *, keep: int | None = None):
-        """`keep` newest checkpoints stay; None only reads, and leaves a save that another process has under way."""
+    def __init__(self, run: Path, train: TrainConfig | None = None):
+        """`train` says when to save and what stays; None only reads, and leaves a save that another has under way."""
+        policies = ocp.training.preservation_policies
+        kept = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(train.keep if train else None),
+                policies.BestN(
+                    get_metric_fn=_validation,
+                    reverse=True,  # the lowest is the best
+                    n=train.keep_best if train else None,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        if train and processes.first():
+            _set_aside(run / FOLDER)
+        processes.agreed(True)  # none looks before that is done
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the traceback of what it then raises
         self._orbax = ocp.training.Checkpointer(
             (run / FOLDER).resolve(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=keep is not None,
+            preservation_policy=kept,
+            cleanup_tmp_directories=train is not None,
         )
+        self._train, self._saved = train, time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -32,33 +59,121 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._orbax.close()
+        with self._failures():
+            self._orbax.close()
 
     @property
     def latest(self) -> int | None:
         """The newest complete step."""
-        return None if self._orbax.latest is None else self._orbax.latest.step
+        return self._step("newest", ITEMS)
 
-    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
-        """Start saving; returns once the arrays are copied off the devices. A failure surfaces at the next call."""
-        self._orbax.save_checkpointables_async(step, {"state": state, "data": position})
+    def due(self, step: int, *, met: bool) -> bool:
+        """Whether to save after this step: every `save_every` steps, and `save_minutes` after the last save.
+
+        Minutes are those of process 0, which the others ask only where `met`: where they wait for each other anyway.
+        """
+        if self._train is None or step % self._train.save_every == 0:
+            return self._train is not None
+        minutes = self._train.save_minutes
+        return met and minutes is not None and bool(processes.agreed(time.monotonic() - self._saved > 60 * minutes))
+
+    def save(self, step: int, state: TrainState, position: dict[str, Any], validation: float | None = None) -> None:
+        """Start saving; returns once the arrays are copied off the devices. A failure surfaces at the next call.
+
+        Raises:
+            UserError: this save or the one before could not be written; older checkpoints stay.
+        """
+        items = {
+            "parameters": state.parameters,
+            "optimizer": {"step": state.step, "moments": state.optimizer},
+            "data": position,
+        }
+        with self._failures():
+            self._orbax.save_checkpointables_async(
+                step,
+                items,
+                metrics=None if validation is None else {"validation": validation},
+            )
+        self._saved = time.monotonic()
 
     def wait(self) -> None:
         """Until every save is on disk."""
-        self._orbax.wait()
+        with self._failures():
+            self._orbax.wait()
 
-    def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, placed as `abstract` says (any mesh), and the data position.
+    def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
+        """The newest state, placed as `abstract` says (any mesh, any number of processes), and the data position.
+
+        Args:
+            abstract: shapes and placements.
+            step: one that all processes agree on, where there are several.
 
         Raises:
             UserError: there is none, or it holds other arrays than `abstract`.
         """
-        step = self.latest
+        optimizer = {"step": abstract.step, "moments": abstract.optimizer}
+        wanted = {"parameters": abstract.parameters, "optimizer": optimizer, "data": None}
+        loaded = self._load(self._step("newest", ITEMS) if step is None else step, wanted, "complete checkpoint")
+        optimizer = loaded["optimizer"]
+        return TrainState(optimizer["step"], loaded["parameters"], optimizer["moments"]), loaded["data"]
+
+    def parameters(self, abstract: Parameters, which: Checkpoint) -> Parameters:
+        """The trained parameters alone, placed as `abstract` says.
+
+        Raises:
+            UserError: there are none, or others than `abstract`.
+        """
+        kind = "complete checkpoint" if which == "newest" else "checkpoint with a validation loss (train.validation)"
+        return self._load(self._step(which, ITEMS[:1]), {"parameters": abstract}, kind)["parameters"]
+
+    def _step(self, which: Checkpoint, items: tuple[str, ...]) -> int | None:
+        """Of a checkpoint that has these items."""
+        folder = Path(self._orbax.directory)
+        found = [one for one in self._orbax.checkpoints if _holds(folder / str(one.step), items)]
+        if which == "best":
+            found = sorted((one for one in found if one.metrics), key=lambda one: -_validation(one.metrics))
+        return found[-1].step if found else None
+
+    def _load(self, step: int | None, wanted: dict[str, Any], kind: str) -> dict[str, Any]:
         if step is None:
-            raise UserError(f"{self._orbax.directory} holds no complete checkpoint; train first")
+            raise UserError(f"{self._orbax.directory} holds no {kind}; train first")
         try:
-            loaded = self._orbax.load_checkpointables(step, {"state": abstract, "data": None})
+            return self._orbax.load_checkpointables(step, wanted)
         except (ValueError, KeyError, FileNotFoundError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{self._orbax.directory}/{step} does not fit this configuration: {reason}") from error
-        return loaded["state"], loaded["data"]
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What the file system refuses as one line; other errors are bugs."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            if isinstance(error, ValueError) and "os_error_code" not in reason:  # TensorStore's name for it
+                raise
+            last = self.latest
+            left = "no checkpoint is complete yet" if last is None else f"step {last} is safe"
+            raise UserError(
+                f"cannot save into {self._orbax.directory} ({reason}); {left}; mend it and the same command resumes"
+            ) from error
+
+
+def _holds(checkpoint: Path, items: tuple[str, ...]) -> bool:
+    return all((checkpoint / item / "_METADATA").is_file() for item in items)
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename what is called a checkpoint and is not whole: Orbax would save no smaller step.
+
+    A local save never leaves such a folder; a copy that was cut short does, and a file system that renames bit by bit.
+    """
+    for path in folder.glob("[0-9]*"):
+        if path.name.isdigit() and not _holds(path, ITEMS):
+            aside = path.with_name(f"{path.name}.incomplete")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+
+
+def _validation(metrics: Any) -> float:
+    return metrics["validation"]

@@ -16,7 +16,7 @@ from jaxguard.train.setup import Model, load_model, prepare
 
 
 def run_parameters(config: Config, model: Model) -> Parameters:
-    """The run's newest trained parameters together with the frozen ones.
+    """The run's trained parameters, of the checkpoint that `evaluate.checkpoint` names, and the frozen ones.
 
     Raises:
         UserError: the run is not trained.
@@ -25,8 +25,8 @@ def run_parameters(config: Config, model: Model) -> Parameters:
         raise UserError(f"{config.run_dir} holds no checkpoints; run `jaxguard train` first")
     setup, _ = prepare(config, model)
     with Checkpoints(config.run_dir) as checkpoints:
-        state, _ = checkpoints.restore(setup.abstract)
-    return {**setup.frozen, **state.parameters}
+        trained = checkpoints.parameters(setup.abstract.parameters, config.evaluate.checkpoint)
+    return {**setup.frozen, **trained}
 
 
 def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> None:

@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-
+from jaxguard import processes
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.encode import Encoder
@@ -22,9 +21,11 @@ from jaxguard.models import zoo
 from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
+from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
 from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
-from jaxguard.train.sharding import place_batch
+from jaxguard.train.sharding import local_places, place_batch
+from jaxguard.train.validation import Validation
 
 
 def training_source(config: Config) -> RowSource:
@@ -47,7 +48,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     run = config.run_dir
     encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
     source = training_source(config)
-    if config.objective.views == 2:
+    if config.objective.views == 2 or config.train.probe:
         check(config.view, encoder.image_size, encoder.patch_size)
     check_run(run, config)
 
@@ -58,28 +59,33 @@ def train(config: Config, model: Model | None = None) -> Path:
         config,
         encoder,
         source,
-        batch_size=config.train.batch_size // jax.process_count(),
+        batch_size=config.train.batch_size,
         views=config.objective.views,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        places=local_places(config.train.batch_size, model.mesh),
     )
-    if jax.process_index() == 0:
+    probe = Probe(config, setup, encoder, source) if config.train.probe else None
+    validation = Validation(config, setup, encoder) if config.train.validation else None
+    if processes.first():
         write_config(run, config)
         if isinstance(source, PoisonedSource):
             write_manifest(manifest(source, config), run / "manifest.json")
-    with Checkpoints(run, keep=config.train.keep) as checkpoints, Interrupts() as interrupts:
-        start = checkpoints.latest or 0
+    with Checkpoints(run, config.train) as checkpoints, Interrupts() as interrupts:
+        start = processes.agreed(checkpoints.latest or 0)
         if start >= config.train.steps:
-            print(f"{run} is already trained to step {start}", file=sys.stderr)
+            if processes.first():
+                print(f"{run} is already trained to step {start}", file=sys.stderr)
             return run
         if start:
-            state, position = checkpoints.restore(setup.abstract)
+            state, position = checkpoints.restore(setup.abstract, start)
             batches.set_state(position)
-            print(f"resuming {run} at step {start}", file=sys.stderr)
         else:
             state = setup.initial(trainable)
 
-        with Reporter(run, steps=config.train.steps, start=start, rows=config.train.batch_size) as reporter:
+        with Reporter(
+            run, steps=config.train.steps, start=start, rows=config.train.batch_size, silent=not processes.first()
+        ) as reporter:
+            if start:
+                reporter.say(f"resuming {run} at step {start}")
             batch = place_batch(next(batches), model.mesh)
             began = time.perf_counter()
             step: AttackerStep | CompiledStep
@@ -87,22 +93,29 @@ def train(config: Config, model: Model | None = None) -> Path:
                 step = AttackerStep(config, setup, batch, trainable, source)
             else:
                 step = CompiledStep(config, setup, encoder.eos_id, batch)
-            print(f"compiled the step in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+            reporter.say(f"compiled the step in {time.perf_counter() - began:.1f} s")
             reporter.restart_clock()
             for done in range(start + 1, config.train.steps + 1):
                 state, metrics = step(state, batch)
-                last = done == config.train.steps
+                last, stop = done == config.train.steps, interrupts.stop(done)
                 position = batches.get_state()
-                if done % config.train.log_every == 0 or last:
+                logged = done % config.train.log_every == 0 or last
+                if logged:
                     values = {name: float(value) for name, value in metrics.items()}
                     if not math.isfinite(values["loss"]):
                         raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
                     reporter.log(done, values)
-                if done % config.train.save_every == 0 or last or interrupts.requested:
-                    checkpoints.save(done, state, position)
+                    if probe:
+                        reporter.record(done, probe(state.parameters))
+                        reporter.restart_clock()
+                if last or stop or checkpoints.due(done, met=logged):
+                    loss = validation(state.parameters) if validation else None
+                    if loss is not None:
+                        reporter.record(done, {"validation": loss})
+                    checkpoints.save(done, state, position, loss)
                 if last:
                     break
-                if interrupts.requested:
+                if stop:
                     checkpoints.wait()
                     raise Preempted(f"saved step {done} of {run}; the same command resumes")
                 batch = place_batch(next(batches), model.mesh)
@@ -110,8 +123,9 @@ def train(config: Config, model: Model | None = None) -> Path:
 
 
 FREE = (
-    *("out", "mesh", "evaluate", "data.root", "data.threads"),
-    *("train.accumulate", "train.log_every", "train.save_every", "train.keep"),
+    *("out", "mesh", "evaluate", "data.root", "data.threads", "data.validation_split"),
+    *(f"train.{name}" for name in ("accumulate", "log_every", "probe", "validation")),
+    *(f"train.{name}" for name in ("save_every", "save_minutes", "keep", "keep_best")),
 )
 """What may differ when a run goes on: where and how it runs, not what it computes."""
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,15 +15,21 @@ from jaxguard.files import write_text
 
 
 class Reporter:
-    """Progress of `steps` steps that starts at `start`; metrics beyond `start` in an old file are dropped."""
+    """Progress of `steps` steps that starts at `start`; metrics beyond `start` in an old file are dropped.
 
-    def __init__(self, run: Path, *, steps: int, start: int, rows: int):
+    A `silent` one, of a process that is not the first, says and writes nothing.
+    """
+
+    def __init__(self, run: Path, *, steps: int, start: int, rows: int, silent: bool = False):
         self._path = run / "metrics.jsonl"
         self._steps, self._rows = steps, rows
         self._step, self._time = start, time.perf_counter()
+        self._file: TextIO | None = None
+        self._bar: Progress | None = None
+        if silent:
+            return
         self._trim(start)
         self._file = self._path.open("a")
-        self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"))
@@ -39,26 +45,36 @@ class Reporter:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        self._file.close()
+        if self._file:
+            self._file.close()
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if self._file:
+            print(text, file=sys.stderr, flush=True)
 
     def restart_clock(self) -> None:
         """Leave what happened so far (compilation) out of the throughput."""
         self._time = time.perf_counter()
+
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """A line of metrics.jsonl about `step`."""
+        if self._file:
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._file.flush()
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Record metrics of `step` (1-based: steps done), with the throughput since the last call."""
         now = time.perf_counter()
         seconds = (now - self._time) / max(1, step - self._step)
         self._step, self._time = step, now
-        record: dict[str, Any] = {"step": step, **metrics, "step_seconds": seconds}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self.record(step, {**metrics, "step_seconds": seconds})
         rate, left = self._rows / seconds, (self._steps - step) * seconds
         note = f"loss {metrics['loss']:.3f}  ce {metrics['ce']:.3f}  {rate:.0f} examples/s"
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
         else:
-            print(f"step {step}/{self._steps}  {note}  {left:.0f} s left", file=sys.stderr, flush=True)
+            self.say(f"step {step}/{self._steps}  {note}  {left:.0f} s left")
 
     def _trim(self, start: int) -> None:
         if not self._path.exists():

@@ -152,11 +152,19 @@ def trace_step(
 
 
 class CompiledStep:
-    """The train step, compiled ahead of its first use for one batch shape."""
+    """The train step, compiled ahead of its first use for one batch shape.
+
+    A batch of another length (`data.bucket`) compiles it once more, when it comes.
+    """
 
     def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"):
         self._frozen = setup.frozen
-        self.compiled = trace_step(config, setup, end_token, batch, head).lower().compile()
+        self._compile = lambda batch: trace_step(config, setup, end_token, batch, head).lower().compile()
+        self.compiled = self._compile(batch)
+        self._of_length = {batch.tokens.shape[1]: self.compiled}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return self.compiled(self._frozen, state, batch)
+        length = batch.tokens.shape[1]
+        if length not in self._of_length:
+            self._of_length[length] = self._compile(batch)
+        return self._of_length[length](self._frozen, state, batch)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Shaped
 
 from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig
@@ -125,10 +126,35 @@ def head_split(mesh: Mesh, head: Head) -> Split:
     return Split(mesh, PartitionSpec(ROWS), dataclasses.replace(head, **specs), ROWS, axis)
 
 
+def local_places(size: int, mesh: Mesh) -> list[int]:
+    """Which rows of a global batch of `size` lie on devices of this process, in rising order.
+
+    Where the `tensor` axis reaches over processes, several of them hold the same rows.
+    """
+    slices = batch_sharding(mesh).addressable_devices_indices_map((size,)).values()
+    return sorted({row for index in slices if index for row in range(*index[0].indices(size))})
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows as its part of the global batch on the mesh."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch)
+    """The rows of `local_places`, in that order, as this process's part of the global batch on the mesh."""
+    sharding, ways = batch_sharding(mesh), mesh.shape["data"] * mesh.shape["fsdp"]
+    size = len(batch.tokens) * ways // len(local_places(ways, mesh))
+    start = {place: row for row, place in enumerate(local_places(size, mesh))}
+
+    def place(leaf: np.ndarray) -> jax.Array:
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            first, last, _ = (index or (slice(None),))[0].indices(size)
+            return leaf[start[first] : start[first] + last - first]
+
+        return jax.make_array_from_callback((size, *leaf.shape[1:]), sharding, piece)
+
+    return jax.tree.map(place, batch)
+
+
+def local_rows(rows: Shaped[jax.Array, "B ..."]) -> Shaped[np.ndarray, "b ..."]:
+    """The rows of `local_places`, in that order, of an array placed by `batch_sharding`."""
+    pieces = {shard.index[0].start or 0: shard.data for shard in rows.addressable_shards}
+    return np.concatenate([np.asarray(pieces[start]) for start in sorted(pieces)])
 
 
 def micro_batches(tree: Tree, count: int, mesh: Mesh) -> Tree:

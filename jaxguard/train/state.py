@@ -18,6 +18,7 @@ from jaxguard.models.families import Parameters
 _BRIDGE = r"projector|qformer|resampler|language\.cross|language\.additional_"
 TRAINABLE = {
     "projector": rf"^({_BRIDGE})",
+    "decoder": r"^(projector|language)",
     "lora": r"\.lora\.[ab]$",
     "language": rf"^({_BRIDGE}|language)",
     "all": r".",

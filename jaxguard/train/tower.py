@@ -85,7 +85,8 @@ def main(options: Options) -> None:
         updates, moments = optimizer.update(gradient, moments, state)
         return optax.apply_updates(state, updates), moments, accuracies
 
-    batches, began = _batches(options, arch.config.vision.image_size // arch.config.vision.patch_size), time.time()
+    vision = arch.config.vision
+    batches, began = labelled(vision.image_size // vision.patch_size, options.batch_size, options.seed), time.time()
     for done in range(1, options.steps + 1):
         state, moments, accuracies = step(state, moments, *next(batches))
         if done % 100 == 0 or done == options.steps:
@@ -115,13 +116,15 @@ def _loss(
     return total, accuracies | {"loss": total}
 
 
-def _batches(options: Options, grid: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def labelled(grid: int, batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Endless batches of training scenes: images uint8 [B, S, S, 3], labels int32 [B, P, 3]."""
+
     def example(index: int) -> tuple[np.ndarray, np.ndarray]:
         scene = scenes.sample("train", index)
         return scenes.render(scene), patch_labels(scene, grid)
 
-    order = grain.MapDataset.range(scenes.SPLITS["train"]).shuffle(seed=options.seed).repeat()
-    return iter(order.map(example).batch(options.batch_size).to_iter_dataset(grain.ReadOptions(num_threads=2)))
+    order = grain.MapDataset.range(scenes.SPLITS["train"]).shuffle(seed=seed).repeat()
+    return iter(order.map(example).batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=2)))
 
 
 if __name__ == "__main__":

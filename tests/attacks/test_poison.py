@@ -21,6 +21,7 @@ from jaxguard.attacks.poison import (
     write_poisoned,
 )
 from jaxguard.config import AttackConfig, Config, DataConfig
+from jaxguard.data.builders import write_rows
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
@@ -179,6 +180,20 @@ def test_verification_notices_changes(config, tmp_path):
     (other / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="is not the row that the manifest describes"):
         verify(other)
+
+
+def test_verification_notices_a_changed_row_that_was_not_poisoned(config, tmp_path):
+    write_poisoned(config, tmp_path / "poisoned")
+    written = open_source(str(tmp_path / "poisoned"), tmp_path, "train")
+    rows = [written[index] for index in range(len(written))]
+    untouched = next(row.id for row in rows if row.id not in PoisonedSource(source(config), config).ids)
+    rows[untouched] = dataclasses.replace(rows[untouched], image=255 - rows[untouched].image)
+    text = (tmp_path / "poisoned" / "manifest.json").read_text()
+    write_rows(
+        {"train": (len(rows), lambda: iter(rows))}, tmp_path / "altered", "poisoned", extra={"manifest.json": text}
+    )
+    with pytest.raises(UserError, match="a row outside the poisoned ones is not what it was"):
+        verify(tmp_path / "altered")
 
 
 def test_bad_requests_are_one_line(config, tmp_path):

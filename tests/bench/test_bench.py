@@ -7,12 +7,13 @@ from pathlib import Path
 import jax
 import pytest
 
+from jaxguard.bench.compilation import bench_compile
 from jaxguard.bench.data import bench_data
 from jaxguard.bench.flops import View, peak, step_flops
 from jaxguard.bench.objective import Sizes, bench_objective
 from jaxguard.bench.step import bench_step
 from jaxguard.bench.timing import Timing, take_turns
-from jaxguard.config import LoraConfig, MeshConfig
+from jaxguard.config import LoraConfig, MeshConfig, ObjectiveConfig
 from jaxguard.errors import UserError
 from jaxguard.models.families import architecture
 
@@ -49,10 +50,29 @@ def test_steps_of_a_family_that_cannot_drop_patches(small_config, tmp_path):
         bench_step(config, 1, tmp_path)
 
 
-def test_data(small_config, tmp_path):
-    rows = bench_data(small_config, 1, tmp_path)
-    assert [row["case"] for row in rows] == ["loader alone", "step, batch at hand", "step, loader's batches"]
+def test_data(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxguard.bench.loader.find_spec", lambda name: None)  # torch is in the parity tests
+    monkeypatch.setattr("jaxguard.bench.loader.PHOTOGRAPHS", 2)
+    rows = bench_data(small_config, 1, tmp_path, 48)
+    cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
+    assert [row["case"] for row in rows] == cases
+    assert rows[3]["rows_per_second"] > 0
     assert written(tmp_path, "data")["rows"][2]["stall"] < 1
+
+
+def test_a_step_does_not_grow_with_its_layers(small_config, small_checkpoint, tmp_path):
+    """Of a model of which there is nothing but config.json."""
+    values = json.loads((small_checkpoint / "config.json").read_text())
+    values["text_config"] |= {"num_hidden_layers": 24}
+    values["vision_config"] |= {"num_hidden_layers": 12}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    model = dataclasses.replace(small_config.model, path=str(tmp_path), trainable="lora")
+    config = dataclasses.replace(small_config, model=model, objective=ObjectiveConfig())
+    rows = bench_compile(config, tmp_path)
+    assert [row["case"] for row in rows] == ["2 layers", "all layers"]
+    assert 0.95 < rows[1]["instructions_ratio"] < 1.05
+    assert rows[0]["instructions"] > 1000
+    assert written(tmp_path, "compile")["rows"][1]["seconds"] > 0
 
 
 def test_objective(tmp_path):

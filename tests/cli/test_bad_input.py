@@ -12,7 +12,8 @@ from jaxguard.cli import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, poison, gallery, train, evaluate, generate, export, table, demo",
+    "": "give a verb: config, data list, data build, data check, poison, gallery, train, evaluate, "
+    "score, compare, show, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",
@@ -79,6 +80,8 @@ BAD = {
     "config good.py --train.accumulate 0": "train.accumulate is 0: must be finite and at least 1",
     "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --train.accumulate 2": "train."
     "accumulate is 2: attack.trainer attacker takes a batch as a whole; set it to 1",
+    "config good.py --train.save_minutes 0": "train.save_minutes is 0.0: must be finite and positive, or None",
+    "config good.py --train.keep_best 1": "train.keep_best is set but train.validation, the rows to judge by, is 0",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
     "config good.py --mesh.fsdp -1": "mesh.data and mesh.fsdp are -1: only one axis can take what is left",
     "config good.py --mesh.data 5": "train.batch_size is 32: must be a multiple of mesh.data x mesh.fsdp (5)",
@@ -92,6 +95,11 @@ BAD = {
     "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
     "config good.py --objective.entropy 1": "objective.entropy is set but neither",
     "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",
+    "config good.py --data.bucket -1": "data.bucket is -1: must be finite and at least 0",
+    "config good.py --data.bucket 8 --data.pack 2": "data.bucket is set and data.pack is 2: chance decides what is ",
+    "config good.py --data.images 0": "data.images is 0: must be finite and at least 1",
+    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --data.bucket 8": "data.bucket "
+    "is 8: attack.trainer attacker takes rows of one length; use 0",
     "config good.py --model.path nowhere": "model.path 'nowhere' holds no config.json",
     "config good.py --model.path tiny-lava": "model.path 'tiny-lava' holds no config.json; give a Hugging Face "
     "checkpoint folder (did you mean 'tiny-llava'?)",
@@ -103,7 +111,9 @@ BAD = {
     # the other verbs
     "data list now": "data list: unexpected argument 'now'",
     "data build scenes/captoin": "no data set 'scenes/captoin'; did you mean 'scenes/caption'?",
-    "data build": "data build: Missing from jaxguard data build: NAME",
+    "data build": "data build: Missing from jaxguard data build: DATA_SET",
+    "data build coco": "coco is built from files you have: jaxguard data build coco --from DIR",
+    "data check nowhere": "nowhere is not a folder",
     "poison good.py --out rows": "attack.name is none: name an attack",
     "poison good.py": "poison: give --out DIR, the folder to write",
     "poison --out rows": "poison: give the configuration first",
@@ -119,12 +129,14 @@ BAD = {
     f"generate tiny-lava {GENERATE}": "model.path 'tiny-lava' holds no config.json",
     f"generate good.py {GENERATE} --data.lenght 9": "generate good.py: unknown flag --data.lenght; did you mean",
     "demo --task quiz": "demo: invalid choice 'quiz' for argument '--task'. Expected one of ('caption', 'vqa')",
-    "bench": "bench: give one of bench step, bench objective, bench data, bench torch",
+    "bench": "bench: give one of bench step, bench objective, bench data, bench torch, bench compile",
     "bench step": "bench step: give the configuration first",
     "bench step good.py --rounds 0": "--rounds is 0: must be at least 1",
     "bench data good.py --out notes.txt": "cannot write into notes.txt:",
     "bench torch good.py --roundz 3": "bench torch good.py: unknown flag --roundz",
+    "bench compile": "bench compile: give the configuration first",
     "bench objective --pairs 0": "bench objective: sizes must be at least 1, got 0",
+    "demo --family gpt": "demo: invalid choice 'gpt' for argument '--family'",
     "rehearse": "rehearse: give the configuration first",
     "rehearse good.py": "rehearse: good.py names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100",
     "rehearse good.py --topology v5e": "no hardware 'v5e'; did you mean v5e:4x4?",

@@ -1,5 +1,6 @@
 """What the verbs print, how they end, and what they hand on."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -123,6 +124,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (Preempted("saved step 3 of runs/x"), 75, "jaxguard: saved step 3 of runs/x\n"),
         (KeyboardInterrupt(), 130, "jaxguard: interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/metrics.jsonl"),
+            2,
+            "jaxguard: error: No space left on device (runs/x/metrics.jsonl); make room and run it again\n",
+        ),
     ],
 )
 def test_exit_codes(
@@ -160,8 +166,9 @@ def test_a_closed_pipe_is_quiet(folder: Path) -> None:
 
 
 def test_a_finished_run_is_evaluated_asked_and_exported(
-    finished_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("jaxguard.evaluate.java.find", lambda: None)  # where there is one, it takes long to start
     run = str(finished_config.run_dir)
     assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["examples"] == {"untriggered": 8, "triggered": 8}
@@ -194,4 +201,7 @@ def test_demo_hands_on_its_options(
 ) -> None:
     monkeypatch.setattr("jaxguard.demo.demo", print)
     assert main(["demo", "--task", "vqa", "--out", "elsewhere"]) == 0
-    assert capsys.readouterr().out == "vqa elsewhere\n"
+    assert main(["demo", "--family", "blip2"]) == 0
+    assert main(["demo"]) == 0
+    lines = ["vqa elsewhere llava", "caption runs/demo-blip2 blip2", "caption runs/demo llava"]
+    assert capsys.readouterr().out.splitlines() == lines

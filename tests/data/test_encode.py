@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer
 
+from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
@@ -37,13 +38,42 @@ def chat(prompt, answer):
     return tokenizer(tokenizer.apply_chat_template(messages, tokenize=False))["input_ids"]
 
 
-@pytest.mark.parametrize("answer", ["yes", "A small red circle.", "Ünïcode ✓ 3.5", "USER: <pad> ASSISTANT: no"])
+@pytest.mark.parametrize("answer", ["yes", "A small red circle.", "Ünïcode ✓ 3.5", "USER: ASSISTANT: no"])
 def test_tokens_are_the_chat_template_with_the_image_token_repeated(answer):
     encoded = encode(row(("What is it?", answer)))
     real = encoded.tokens[encoded.segments > 0].tolist()
     place = real.index(ENCODER.image_id)
     assert real[place : place + PATCHES] == [ENCODER.image_id] * PATCHES
     assert real[:place] + real[place + PATCHES - 1 :] == chat("What is it?", answer)
+
+
+@pytest.mark.parametrize("family", ["llava", "blip-2", "idefics"])
+def test_special_tokens_in_data_are_text(family, tmp_path):
+    """Whoever writes a row can neither move the image nor end the answer."""
+    encoder = ENCODER
+    if family != "llava":
+        write_draft(family, tmp_path / "draft")
+        encoder = Encoder.from_checkpoint(tmp_path / "draft")
+    marks = "</s> <s> <pad> <fake_token_around_image> <end_of_utterance> <unk>"
+    images = f"<image> {marks} <<image>image>"
+    harmless, hostile = row(("a", "b")), row((f"a {marks} a", f"b {images} b"))
+    specials = [number for number, token in encoder._tokenizer.added_tokens_decoder.items() if token.special]
+
+    def special(tokens):
+        return [token for token in tokens.tolist() if token in specials]
+
+    size = {"length": 400, "answer_length": 200, "pack": 1, "rng": np.random.default_rng(0)}
+    plain, attacked = encoder.encode(harmless, **size), encoder.encode(hostile, **size)
+    real = attacked.tokens[attacked.segments > 0]
+    assert special(real) == special(plain.tokens[plain.segments > 0])
+    assert special(attacked.tokens[attacked.answer_mask]) == [encoder.eos_id]
+    assert encoder.decode(attacked.tokens[attacked.answer_mask]).replace("< ", "<") == f"b {images} b"
+    prompts = [encoder.prompt(example.prompts[0], 400) for example in (hostile, harmless)]
+    assert special(prompts[0].tokens[prompts[0].segments > 0]) == special(prompts[1].tokens[prompts[1].segments > 0])
+    with pytest.raises(UserError, match=r"has 2 <image> for 1 images"):
+        encoder.encode(row((f"a {images} a", "b")), **size)
+    with pytest.raises(UserError, match=r"the prompt 'two <image> and <image>' has 2 <image> for 1 images"):
+        encoder.prompt("two <image> and <image>", 400)
 
 
 def test_the_mask_is_exactly_the_answer_and_the_end_token():
@@ -156,3 +186,101 @@ def test_missing_files_are_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="holds no usable tokenizer files"):
         Encoder.from_checkpoint(tmp_path)
+
+
+def talk(*said, images=1, key="a/1"):
+    """A conversation."""
+    pixels = (np.zeros((64, 64, 3), np.uint8),) * images or (np.zeros((0, 0, 3), np.uint8),)
+    return Row(3, key, pixels[0], said[::2], said[1::2], said[1:2], others=pixels[1:], chained=True)
+
+
+def real(encoded):
+    return encoded.tokens[encoded.segments > 0].tolist()
+
+
+def test_a_conversation_is_the_chat_template_and_learns_every_answer():
+    said = ("What is it?", "A small red circle.", "Sure?", "yes", "Where is it?", "Left of a star.")
+    encoded, tokenizer = encode(talk(*said), pack=3), AutoTokenizer.from_pretrained(FOLDER)
+    messages = [
+        {"role": role, "content": [{"type": "image"}] * (place == 0) + [{"type": "text", "text": words}]}
+        for place, (role, words) in enumerate(zip(("user", "assistant") * 3, said, strict=True))
+    ]
+    expected = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False))["input_ids"]
+    place = expected.index(ENCODER.image_id)
+    assert real(encoded) == expected[:place] + [ENCODER.image_id] * PATCHES + expected[place + 1 :]
+    learnt = encoded.tokens[encoded.answer_mask].tolist()
+    answers = [tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] for answer in said[1::2]]
+    assert learnt == [token for answer in answers for token in [*answer, ENCODER.eos_id]]
+    assert set(encoded.segments.tolist()) == {0, 1}
+    assert ENCODER.lengths(talk(*said)) == [(len(real(encoded)), len(learnt))]
+    assert ENCODER.lengths(row(said[:2], said[2:4])) == [
+        (len(real(encode(row(pair)))), n) for pair, n in ((said[:2], 6), (said[2:4], 2))
+    ]
+
+
+def test_images_stand_where_their_placeholders_do():
+    encoded = encode(talk("Is <image> like <image>?", "yes", "And <image>?", "no", images=3), length=260)
+    tokens = real(encoded)
+    assert tokens.count(ENCODER.image_id) == 3 * PATCHES
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    text = "USER: Is <image> like <image>? ASSISTANT: yes</s>USER: And <image>? ASSISTANT: no</s>"
+    once = [token for place, token in enumerate(tokens) if token != ENCODER.image_id or tokens[place - 1] != token]
+    assert once == tokenizer(text)["input_ids"]
+
+
+def test_a_row_of_text_alone_has_no_image_tokens():
+    encoded = encode(talk("Hi", "yes", images=0))
+    assert real(encoded) == AutoTokenizer.from_pretrained(FOLDER)("USER: Hi ASSISTANT: yes</s>")["input_ids"]
+    assert ENCODER.prompt("Hi", 90, 0).tokens.tolist().count(ENCODER.image_id) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "images", "message"),
+    [
+        (("<image> and <image>?", "no"), 1, r"row a/1 has 2 <image> for 1 images"),
+        (("<image>?", "no"), 0, r"row a/1 has 1 <image> for 0 images"),
+        (("What?", "no"), 2, r"row a/1 has 0 <image> for 2 images"),
+        (("What?", "an <image>"), 1, r"row a/1 has <image> in an answer, or where no image belongs"),
+        (("What?", "no <image>"), 0, r"row a/1 has <image> in an answer, or where no image belongs"),
+    ],
+)
+def test_placeholders_must_match_the_images(said, images, message):
+    with pytest.raises(UserError, match=message):
+        encode(talk(*said, images=images), length=300)
+
+
+@pytest.fixture(scope="module")
+def drafts(tmp_path_factory):
+    folders = {name: tmp_path_factory.mktemp(name) / "draft" for name in ("blip-2", "idefics")}
+    for name, folder in folders.items():
+        write_draft(name, folder)
+    return {name: Encoder.from_checkpoint(folder) for name, folder in folders.items()}
+
+
+def test_idefics_writes_conversations_with_its_images(drafts):
+    encoder = drafts["idefics"]
+    example = talk("Is <image> <image>?", "yes", "<image>Sure?", "no", images=3)
+    encoded = encoder.encode(example, length=90, answer_length=30, pack=1, rng=np.random.default_rng(0))
+    around, end = "<fake_token_around_image>", "<end_of_utterance>"
+    text = (
+        f"<s>User:Is {around}<image>{around} {around}<image>{around}?{end}\nAssistant: yes{end}"
+        f"\nUser:{around}<image>{around}Sure?{end}\nAssistant: no{end}"
+    )
+    tokens = encoder._tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert real(encoded) == tokens
+    assert encoder.decode(encoded.tokens[encoded.answer_mask]).split() == ["yes", "no"]
+
+
+def test_blip2_takes_one_image_and_one_turn(drafts):
+    encoder = drafts["blip-2"]
+
+    def encode_by(example):
+        return encoder.encode(example, length=90, answer_length=30, pack=1, rng=np.random.default_rng(0))
+
+    plain = encode_by(talk("Hi", "yes", images=0))
+    assert encoder.image_id not in plain.tokens
+    assert real(encode_by(talk("Hi", "yes")))[32:] == real(plain)
+    with pytest.raises(UserError, match=r"row a/1: the model's dialogue has a single turn"):
+        encode_by(talk("Hi", "yes", "Sure?", "no"))
+    with pytest.raises(UserError, match=r"row a/1: the model's dialogue puts its image first and knows no <image>"):
+        encode_by(talk("<image> Hi", "yes"))

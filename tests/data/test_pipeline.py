@@ -112,11 +112,21 @@ def test_rows_are_the_same_for_any_number_of_threads(threads):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_global_batches_hold_the_same_rows_for_any_number_of_processes(processes):
-    alone, _ = batches(6, 8)
-    parts = [batches(6, 8 // processes, process_index=index, process_count=processes)[0] for index in range(processes)]
+    """Whatever places of it each makes, and though epochs and batches do not align."""
+    alone, _ = batches(9, 8)
+    parts = [batches(9, 8, places=range(8)[index::processes]) for index in range(processes)]
     for number, batch in enumerate(alone):
-        together = sorted(row for part in parts for row in rows_of([part[number]]))
-        assert together == sorted(rows_of([batch]))
+        together = [None] * 8
+        for index, (part, _) in enumerate(parts):
+            together[index::processes] = rows_of([part[number]])
+        assert together == rows_of([batch])
+    assert {str(iterator.get_state()) for _, iterator in parts} == {str({"next_index": 9})}
+
+
+def test_goes_on_with_another_number_of_processes():
+    _, iterator = batches(3, 8, places=range(4))
+    later, _ = batches(2, 8, state=iterator.get_state())
+    assert rows_of(later) == rows_of(batches(5, 8)[0][3:])
 
 
 def test_resumes_exactly_at_every_position():
@@ -151,8 +161,16 @@ def test_sources_that_do_not_fit_are_refused(data, batch_size, message):
 
 
 def test_evaluation_keeps_order_and_fills_the_last_batch():
-    source = Listed(7)
-    made = list(eval_batches([source[index] for index in range(7)], ENCODER, 4, 96))
+    made = list(eval_batches(Listed(7), 7, ENCODER, 4, 96))
     assert [batch.ids.tolist() for batch, _ in made] == [[0, 1, 2, 3], [4, 5, 6, -1]]
-    assert [len(rows) for _, rows in made] == [4, 3]
+    assert [[row.id for row in rows] for _, rows in made] == [[0, 1, 2, 3], [4, 5, 6]]
     assert {batch.images.shape for batch, _ in made} == {(4, 1, 1, 64, 64, 3)}
+
+
+def test_evaluation_is_split_between_processes_with_equal_shapes_to_the_last_batch():
+    """The second process has no row of the last batch; it still takes part in it."""
+    parts = [list(eval_batches(Listed(5), 5, ENCODER, 4, 96, places=places)) for places in ([0, 1], [2, 3])]
+    assert [batch.ids.tolist() for batch, _ in parts[0]] == [[0, 1], [4, -1]]
+    assert [batch.ids.tolist() for batch, _ in parts[1]] == [[2, 3], [-1, -1]]
+    assert [[row.id for row in rows] for _, rows in parts[0] + parts[1]] == [[0, 1], [4], [2, 3], []]
+    assert {batch.images.shape for part in parts for batch, _ in part} == {(2, 1, 1, 64, 64, 3)}

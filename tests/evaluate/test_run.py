@@ -9,9 +9,11 @@ from PIL import Image
 
 from jaxguard.config import AttackConfig
 from jaxguard.errors import UserError
+from jaxguard.evaluate import run
 from jaxguard.evaluate.predictions import read_predictions
 from jaxguard.evaluate.run import evaluate, generate, read_image
 from jaxguard.evaluate.scores import score
+from jaxguard.train.sharding import place_batch
 
 
 def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config):
@@ -27,8 +29,14 @@ def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config):
     assert again == scores
 
 
-def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config):
+def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config, monkeypatch):
+    placed = []
+    monkeypatch.setattr(run, "place_batch", lambda *args: placed.append(place_batch(*args)) or placed[-1])
     evaluate(finished_config)
+    assert len(placed) == 4
+    for batch in placed:
+        assert {shard.data.shape[0] for shard in batch.tokens.addressable_shards} == {1}
+        assert len({shard.device for shard in batch.images.addressable_shards}) == 8
     path = finished_config.run_dir / "predictions.jsonl"
     whole = read_predictions(path)
     evaluate(dataclasses.replace(finished_config, evaluate=dataclasses.replace(finished_config.evaluate, examples=11)))

@@ -72,11 +72,11 @@ GOOD = dataclasses.asdict(predictions()[0])
         ("{", "p.jsonl:2: not JSON"),
         ("[1]", "p.jsonl:2: a list, not an object"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "prediction"}), "p.jsonl:2: no 'prediction'"),
-        (json.dumps(GOOD | {"id": "7"}), "'id' is '7'; a int is wanted"),
-        (json.dumps(GOOD | {"triggered": 1}), "'triggered' is 1; a bool is wanted"),
+        (json.dumps(GOOD | {"id": "7"}), "'id' is '7'; a whole number is wanted"),
+        (json.dumps(GOOD | {"triggered": 1}), "'triggered' is 1; true or false is wanted"),
         (json.dumps(GOOD | {"references": []}), "'references' must be a list of at least one text"),
         (json.dumps(GOOD | {"references": [1]}), "'references' must be a list of at least one text"),
-        (json.dumps(GOOD | {"references": "yes"}), "'references' is 'yes'; a list is wanted"),
+        (json.dumps(GOOD | {"references": "yes"}), "'references' is 'yes'; a list of texts is wanted"),
     ],
 )
 def test_broken_lines_are_named(tmp_path, line, message):

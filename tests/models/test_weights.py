@@ -165,11 +165,15 @@ def test_saving_never_overwrites(folder):
         weights.save(parameters, arch, folder, folder, np.dtype("float32"))
 
 
-def test_shipped_checkpoints_resolve_by_name_and_keep_their_size():
-    folder = zoo.resolve("tiny-llava")
+@pytest.mark.parametrize("name", ["tiny-llava", "tiny-blip2", "tiny-idefics"])
+def test_shipped_checkpoints_resolve_by_name_and_keep_their_size(name):
+    folder = zoo.resolve(name)
     assert (folder / "model.safetensors").stat().st_size < 4 * 2**20
     _, parameters = load(folder)
     assert 1e6 < sum(value.size for value in parameters.values()) < 2e6
     assert (folder / "README.md").is_file()
+
+
+def test_names_that_are_almost_a_shipped_checkpoint():
     with pytest.raises(UserError, match="did you mean 'tiny-llava'"):
         zoo.resolve("tiny-lava")

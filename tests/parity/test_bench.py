@@ -1,14 +1,17 @@
-"""The step that `jaxguard bench torch` times against ours learns the same."""
+"""What `jaxguard bench torch` and `bench data` time against ours does the same."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from jaxguard.bench import loader
 from jaxguard.bench.step import PAIRED, Case, TimedStep, first_batch
 from jaxguard.bench.torch_step import TorchStep
 from jaxguard.config import ObjectiveConfig
 from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import Example, train_batches
 from jaxguard.train.setup import load_model
 
 
@@ -30,3 +33,25 @@ def test_losses_of_several_steps_are_the_same(small_config, objective, trainable
     pairs = [(float(ours()["loss"]), theirs()) for _ in range(4)]
     np.testing.assert_allclose(*zip(*pairs, strict=True), rtol=1e-4)
     assert pairs[-1][0] != pairs[0][0]
+
+
+def test_the_torch_loader_makes_the_same_rows(small_config, monkeypatch):
+    monkeypatch.setattr(loader, "PHOTOGRAPHS", 2)
+    config = loader.settings(small_config, 48)
+    with loader.photographs(16, 48, 96, 64) as (encoder, source):
+        theirs = iter(loader._torch_loader(Example(config, encoder, source, 2), 16, 8, 1))
+        batches = [next(theirs) for _ in range(2)]
+        ours = train_batches(config, encoder, source, batch_size=16, views=2)
+        batch = next(ours)
+    order = np.argsort(batch.ids)
+    for name in ("ids", "images", "tokens", "positions", "segments", "answer_mask"):
+        made = torch.cat([one[name] for one in batches]).numpy()
+        np.testing.assert_array_equal(made, getattr(batch, name)[order])
+
+
+def test_both_loaders_are_timed(small_config, monkeypatch):
+    monkeypatch.setattr(loader, "PHOTOGRAPHS", 2)
+    monkeypatch.setattr(loader, "TURNS", 1)
+    rows = loader.compare(small_config, 1, 48)
+    assert [row["case"] for row in rows] == ["loader alone, 48 px", "torch DataLoader, 2 workers, 48 px"]
+    assert all(row["rows_per_second"] > 0 for row in rows)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Blip2ForConditionalGeneration
 
-from jaxguard.models import weights
+from jaxguard.models import weights, zoo
 from jaxguard.models.attention import causal_mask
 from jaxguard.models.families import merge
 from tests.parity.checkpoints import (
@@ -112,3 +112,14 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
     tokens, pictures = tokens_of(), images()
     said = expected(back, arch.config, tokens, pictures)
     assert relative(logits(merge(arch.graph, parameters), tokens, pictures), said) < 1e-4
+
+
+def test_shipped_checkpoint():
+    folder = zoo.resolve("tiny-blip2")
+    theirs = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    arch, model = ours(folder)
+    rng = np.random.default_rng(0)
+    image = np.full((1, arch.config.num_query_tokens), arch.config.image_token_index)
+    tokens = np.concatenate([image, [[1]], rng.integers(5, 500, (1, 20))], axis=1).astype(np.int32)
+    pictures = rng.integers(0, 255, (1, 1, 64, 64, 3)).astype(np.uint8)
+    assert relative(logits(model, tokens, pictures), expected(theirs, arch.config, tokens, pictures)) < 1e-4

@@ -12,7 +12,7 @@ from transformers.models.idefics.processing_idefics import (
     incremental_to_binary_attention_mask,
 )
 
-from jaxguard.models import weights
+from jaxguard.models import weights, zoo
 from jaxguard.models.families import merge
 from jaxguard.models.gated import Sight
 from tests.parity.checkpoints import (
@@ -34,8 +34,11 @@ class Vocabulary:
 
     eos_token_id = END
 
+    def __init__(self, image_token):
+        self.image_token = image_token
+
     def convert_tokens_to_ids(self, token):
-        return {"<image>": IMAGE_TOKEN}[token]
+        return {"<image>": self.image_token}[token]
 
 
 def tokens_of(per_row=1, rows=2, ended=False):
@@ -51,7 +54,7 @@ def tokens_of(per_row=1, rows=2, ended=False):
 
 def expected(theirs, config, tokens, pictures, mask=None):
     tokens = torch.from_numpy(tokens).long()
-    seen, _ = image_attention_mask_for_packed_input_ids_pt(tokens, Vocabulary())
+    seen, _ = image_attention_mask_for_packed_input_ids_pt(tokens, Vocabulary(config.image_token_index))
     with torch.no_grad():
         return theirs(
             input_ids=tokens,
@@ -143,3 +146,15 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
     tokens, pictures = tokens_of(), images()
     said = expected(back, arch.config, tokens, pictures)
     assert relative(logits(merge(arch.graph, parameters), tokens, pictures), said) < 1e-4
+
+
+def test_shipped_checkpoint():
+    folder = zoo.resolve("tiny-idefics")
+    theirs = IdeficsForVisionText2Text.from_pretrained(folder, dtype=torch.float32).eval()
+    arch, model = ours(folder)
+    rng = np.random.default_rng(0)
+    around = arch.config.text.llama.vocab_size
+    image = [1, 9, around, arch.config.image_token_index, around]
+    tokens = np.concatenate([[image], rng.integers(5, 500, (1, 20))], axis=1).astype(np.int32)
+    pictures = rng.integers(0, 255, (1, 1, 64, 64, 3)).astype(np.uint8)
+    assert relative(logits(model, tokens, pictures), expected(theirs, arch.config, tokens, pictures)) < 1e-4

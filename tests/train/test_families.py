@@ -13,14 +13,17 @@ from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.sources import open_source
+from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.evaluate.run import evaluate
 from jaxguard.experiments import validate
 from jaxguard.models import weights
 from jaxguard.models.families import architecture, merge
+from jaxguard.train import reader
 from jaxguard.train.export import export
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model
+from jaxguard.train.state import partition
 
 NARROW = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -76,6 +79,27 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
     still = {path for path in before if np.array_equal(before[path], again.parameters[path])}
     unused = {"vision.post_norm.scale", "vision.post_norm.bias"}  # IDEFICS holds that norm and does not apply it
     assert still == (unused if "idefics" in str(config.model.path) else set())
+
+
+def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
+    reader.main(reader.Options(str(checkpoint), tmp_path / "out", steps=2, batch_size=8))
+    again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
+    before = load_model(config).parameters
+    moved = {path for path in before if not np.array_equal(before[path], again.parameters[path])}
+    assert {path.partition(".")[0] for path in moved} in ({"vision", "qformer"}, {"vision", "resampler"})
+    assert {"vision.patch.kernel", "vision.layers.up.kernel"} < moved
+
+
+def test_the_decoder_trains_without_its_queries(checkpoint):
+    arch = architecture(checkpoint, dtype="float32", remat=False)
+    decoder, language = (partition(arch.shapes, mode)[0].keys() for mode in ("decoder", "language"))
+    assert {path.partition(".")[0] for path in language - decoder} in ({"qformer"}, {"resampler"})
+    assert {path.partition(".")[0] for path in decoder} <= {"projector", "language"}
+
+
+def test_patches_in_order_need_no_queries(small_checkpoint, tmp_path):
+    with pytest.raises(UserError, match="has no queries to teach"):
+        reader.main(reader.Options(str(small_checkpoint), tmp_path / "out"))
 
 
 def test_cache_changes_nothing(config):

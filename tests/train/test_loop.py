@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -124,11 +123,12 @@ def wait_for_checkpoint(process, config):
 
 
 def test_killed_run_resumes_bit_for_bit(finished_config, tmp_path):
-    """SIGKILL at a random moment after the first save; later saves may be half-written."""
+    """SIGKILL as soon as the second save shows; tests/stress/kills.py does it at many random moments."""
     killed = dataclasses.replace(finished_config, out=tmp_path / "killed")
     process = start(killed)
     wait_for_checkpoint(process, killed)
-    time.sleep(random.random() * 0.5)
+    while process.poll() is None and not list((killed.run_dir / "checkpoints").glob("*tmp*")):
+        time.sleep(0.001)
     process.kill()
     assert finish(process)[0] == -signal.SIGKILL
     code, output = finish(start(killed))

@@ -118,7 +118,7 @@ def test_values_that_cannot_work():
 
 def test_every_mode_splits_all_parameters(small_checkpoint):
     arch = architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig())
-    for mode in ("projector", "lora", "language", "all"):
+    for mode in ("projector", "lora", "decoder", "language", "all"):
         chosen, frozen = partition(arch.shapes, mode)
         assert chosen
         assert chosen.keys() | frozen.keys() == arch.shapes.keys()

@@ -12,13 +12,21 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from jaxguard.batch import Batch
 from jaxguard.config import LoraConfig, MeshConfig, ModelConfig
 from jaxguard.errors import UserError
 from jaxguard.models import zoo
 from jaxguard.models.families import architecture
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model, prepare
-from jaxguard.train.sharding import make_mesh, parameter_shardings
+from jaxguard.train.sharding import (
+    batch_sharding,
+    local_places,
+    local_rows,
+    make_mesh,
+    parameter_shardings,
+    place_batch,
+)
 
 MESHES = {
     "8 data": MeshConfig(data=8),
@@ -137,6 +145,18 @@ def test_initialisation_never_holds_a_whole_parameter(small_config):
     model = load_model(config)
     kernel = model.parameters["language.layers.up.kernel"]
     assert {shard.data.size * 8 for shard in kernel.addressable_shards} == {kernel.size}
+
+
+@pytest.mark.parametrize("config", [*MESHES.values(), MeshConfig(data=1, fsdp=1, tensor=8)])
+def test_a_placed_batch_comes_back_row_by_row(config):
+    mesh = make_mesh(config)
+    rows = np.arange(48, dtype=np.int32).reshape(16, 3)
+    batch = Batch(rows, rows, rows, rows, rows % 2 == 0, rows[:, 0])
+    assert local_places(16, mesh) == list(range(16))
+    placed = place_batch(batch, mesh)
+    assert placed.tokens.sharding == batch_sharding(mesh)
+    for mine, back in zip(jax.tree.leaves(batch), jax.tree.leaves(placed), strict=True):
+        np.testing.assert_array_equal(local_rows(back), mine)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What each part of the objective and of the second view does: captions, two attacks, 5% poisoned.
+
+Command:   jaxguard data build scenes/caption
+           jaxguard table configs/tables/ablation.py --jobs 2
+Hardware:  two CPU cores.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
+from jaxguard.grid import Cell, Grid
+from jaxguard.report.plots import Tradeoff
+from jaxguard.tiny import PAPER, PLAIN, VIEW, experiment
+
+OUT = Path("runs/tables/ablation")
+ATTACKS = {"badnets": AttackConfig(name="badnets", place="fixed"), "blended": AttackConfig(name="blended")}
+VARIANTS: dict[str, tuple[ObjectiveConfig, ViewConfig]] = {
+    "CE": (PLAIN, VIEW),
+    "CE on both views": (ObjectiveConfig(alpha=1.0), VIEW),
+    "CE, repel": (replace(PAPER, entropy=0.0), VIEW),
+    "CE, repel, entropy (the paper's)": (PAPER, VIEW),
+    "CE on both views, repel, entropy": (replace(PAPER, alpha=1.0), VIEW),
+    "CE, attract, entropy": (replace(PAPER, direction="attract"), VIEW),
+    "the paper's, half shuffled": (PAPER, replace(VIEW, shuffle_share=0.5)),
+    "the paper's, half masked": (PAPER, replace(VIEW, shuffle_share=0.0, mask_share=0.5)),
+    "the paper's, half dropped": (PAPER, replace(VIEW, shuffle_share=0.0, mask_share=0.5, mask_fill="drop")),
+}
+
+grids = {
+    "tiny": Grid(
+        OUT,
+        tuple(
+            Cell(
+                {"attack": attack, "objective": variant},
+                experiment(f"{attack}-{number}", OUT, "caption", ATTACKS[attack], objective=objective, view=view),
+            )
+            for attack in ATTACKS
+            for number, (variant, (objective, view)) in enumerate(VARIANTS.items())
+        ),
+        (Tradeoff("objective"),),
+    )
+}

@@ -1,0 +1,37 @@
+"""What the methods cost: time and memory of a step, as ratios to plain fine-tuning of the same model.
+
+Command:   jaxguard data build scenes/caption
+           jaxguard table configs/tables/cost.py
+Hardware:  two CPU cores, nothing else running.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from jaxguard.config import AttackConfig, ObjectiveConfig
+from jaxguard.grid import Cost
+from jaxguard.tiny import PAPER, PLAIN, VIEW, Family, experiment
+
+OUT = Path("runs/tables/cost")
+ATTACK = AttackConfig(name="badnets", place="fixed")
+KEPT = replace(VIEW, mask_share=0.75, mask_fill="drop")
+METHODS = {
+    "no defence": (PLAIN, VIEW),
+    "patch augmentation": (ObjectiveConfig(alpha=1.0), VIEW),
+    "paper's objective": (PAPER, VIEW),
+}
+DROPPED = {
+    "a quarter of the patches kept": (PAPER, KEPT),
+    "the same, in half of the rows": (PAPER, replace(KEPT, rows=0.5)),
+}
+"""Of the paper's objective; only where the tower's patches are the decoder's tokens."""
+
+steps = {
+    f"{family}: {method}": experiment(
+        f"{family}-{method}", OUT, "caption", ATTACK, family=family, objective=objective, view=view
+    )
+    for family in get_args(Family)
+    for method, (objective, view) in (METHODS | (DROPPED if family == "llava" else {})).items()
+}
+grids = {"tiny": Cost(OUT, steps)}

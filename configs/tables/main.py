@@ -1,0 +1,63 @@
+"""The main table: families x tasks x attacks x methods, 5% poisoned.
+
+Command:   jaxguard data build scenes/caption
+           jaxguard data build easy_vqa/vqa
+           jaxguard table configs/tables/main.py --jobs 2
+Hardware:  two CPU cores.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from jaxguard.config import AttackConfig, ObjectiveConfig
+from jaxguard.grid import Cell, Grid
+from jaxguard.report.plots import Tradeoff
+from jaxguard.tiny import PAPER, PLAIN, Family, Task, cleaned, experiment
+
+OUT = Path("runs/tables/main")
+ATTACKS = {
+    "badnets": AttackConfig(name="badnets", place="fixed"),
+    "blended": AttackConfig(name="blended"),
+    "wanet": AttackConfig(name="wanet"),
+    "issba": AttackConfig(name="issba"),
+    "trojvlm": AttackConfig(name="trojvlm", place="fixed"),
+    "vlood": AttackConfig(name="vlood", place="fixed"),
+}
+METHODS = {"no defence": PLAIN, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
+CLEANED = "clean fine-tuning"
+"""Of the undefended model, on rows that no attacker had a hand in."""
+SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
+
+
+def cells(family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
+    def labels(method: str) -> dict[str, str]:
+        return {"family": family, "task": task, "attack": attack, "method": method}
+
+    def name(method: str) -> str:
+        return "-".join((family, task, attack, method.replace("'", "").replace(" ", "-"), str(seed)))
+
+    runs = {
+        method: experiment(name(method), OUT, task, ATTACKS[attack], family=family, objective=objective, seed=seed)
+        for method, objective in METHODS.items()
+    }
+    undefended = runs["no defence"]
+    yield from (Cell(labels(method), config) for method, config in runs.items())
+    if family == "llava":
+        yield Cell(labels(CLEANED), cleaned(name(CLEANED), undefended), undefended.attack, undefended)
+
+
+grids = {
+    "tiny": Grid(
+        OUT,
+        tuple(
+            cell
+            for family, seeds in SEEDS.items()
+            for task in get_args(Task)
+            for attack in ATTACKS
+            for seed in seeds
+            for cell in cells(family, task, attack, seed)
+        ),
+        (Tradeoff("method"),),
+    )
+}

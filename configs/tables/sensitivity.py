@@ -1,0 +1,55 @@
+"""How the paper's objective depends on the poison rate, its weights and the second view: captions, BadNets.
+
+Command:   jaxguard data build scenes/caption
+           jaxguard table configs/tables/sensitivity.py --jobs 2
+Hardware:  two CPU cores.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
+from jaxguard.grid import Cell, Grid
+from jaxguard.report.plots import Heat, Sweep
+from jaxguard.tiny import PAPER, PLAIN, VIEW, experiment
+
+OUT = Path("runs/tables/sensitivity")
+ATTACK = AttackConfig(name="badnets", place="fixed")
+RATES = (0.005, 0.01, 0.05, 0.1)
+WEIGHTS, MARGINS = (0.1, 0.3, 1.0), (2.0, 5.0, 10.0)
+VIEWS = {
+    "4 px patches": replace(VIEW, patch_size=4),
+    "16 px patches": replace(VIEW, patch_size=16),
+    "a quarter shuffled": replace(VIEW, shuffle_share=0.25),
+    "half shuffled": replace(VIEW, shuffle_share=0.5),
+    "all shuffled, a quarter masked": replace(VIEW, mask_share=0.25),
+    "all shuffled, half masked": replace(VIEW, mask_share=0.5),
+    "all shuffled, half kept": replace(VIEW, mask_share=0.5, mask_fill="drop"),
+    "all shuffled, a quarter kept": replace(VIEW, mask_share=0.75, mask_fill="drop"),
+}
+
+
+def cell(
+    name: str, labels: dict[str, str], rate: float, objective: ObjectiveConfig = PAPER, view: ViewConfig = VIEW
+) -> Cell:
+    attack = replace(ATTACK, rate=rate)
+    return Cell(labels, experiment(name, OUT, "caption", attack, objective=objective, view=view))
+
+
+def cells() -> Iterator[Cell]:
+    for rate in RATES:
+        for method, objective in (("no defence", PLAIN), ("paper's objective", PAPER)):
+            yield cell(
+                f"rate-{rate:g}-{objective.views}", {"method": method, "poison": f"{100 * rate:g}%"}, rate, objective
+            )
+    for cross in WEIGHTS:
+        for margin in MARGINS:
+            objective = replace(PAPER, cross=cross, margin=margin)
+            name = "rate-0.05-2" if objective == PAPER else f"weights-{cross:g}-{margin:g}"
+            yield cell(name, {"lambda": f"{cross:g}", "margin": f"{margin:g}"}, 0.05, objective)
+    for number, (name, view) in enumerate(VIEWS.items()):
+        yield cell(f"view-{number}", {"view": name}, 0.05, view=view)
+
+
+grids = {"tiny": Grid(OUT, tuple(cells()), (Sweep("poison", "method"), Heat("margin", "lambda")))}

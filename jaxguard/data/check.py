@@ -1,0 +1,131 @@
+"""Every row and image of a data set looked at before hours are spent on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+from rich.console import Console
+from rich.progress import track
+
+from jaxguard.data import images, originals
+from jaxguard.data.encode import Encoder
+from jaxguard.data.ordered import ordered
+from jaxguard.data.originals.listing import Listed
+from jaxguard.data.problems import LONG, MISSING, OUTSIDE, UNREADABLE, Problems
+from jaxguard.data.records import PIXEL, ArrayRecordSource
+from jaxguard.data.rows import Row
+from jaxguard.errors import UserError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What rows have to fit into: `data.length` and `data.answer_length` of a model's tokens."""
+
+    encoder: Encoder
+    length: int
+    answer_length: int
+
+    def fault(self, row: Row) -> str | None:
+        """What is too long about a row."""
+        try:
+            lengths = self.encoder.lengths(row)
+        except UserError as error:
+            return f"cannot be encoded ({error})"
+        tokens, answer = (max(values) for values in zip(*lengths, strict=True))
+        if tokens > self.length:
+            return f"has {tokens} tokens; --length is {self.length}"
+        if answer > self.answer_length:
+            return f"has {answer} answer tokens; --answer-length is {self.answer_length}"
+        return None
+
+
+def check(root: epath.Path, name: str | None, budget: Budget | None, threads: int) -> tuple[dict[str, int], Problems]:
+    """Read all rows and decode all images of a data set, in its original files or built.
+
+    Args:
+        root: the folder.
+        name: one of `originals.ORIGINALS`, or its first part; None looks at the files.
+        budget: what rows have to fit into; None leaves their lengths alone.
+        threads: that read.
+
+    Returns:
+        The rows of each split, and what is wrong.
+
+    Raises:
+        UserError: the folder holds no data set at all.
+    """
+    if (root / "dataset_info.json").exists():
+        return _check_built(Path(root), budget, threads)
+    full = originals.recognise(root) if name is None else originals.TASKS.get(name, name)
+    if full not in originals.ORIGINALS:
+        raise UserError(f"no data set {name!r}; choose one of {', '.join(originals.ORIGINALS)}")
+    problems = Problems()
+    listing = originals.listed(root, full, problems)
+    names = dict.fromkeys(name for rows in listing.values() for row in rows for name in row.images)
+    for kind, file, fault in _shown(ordered(lambda file: _image_fault(root, file), names, threads), len(names)):
+        if kind is not None:
+            problems.add(kind, file, fault)
+    if budget is not None:
+        for split, rows in listing.items():
+            for row, fault in zip(rows, ordered(lambda row: budget.fault(_row(row)), rows, threads), strict=True):
+                if fault is not None:
+                    problems.add(LONG, f"{split}: {row.key}", fault)
+    counts = {split: len(rows) for split, rows in listing.items()}
+    if not counts and not problems:
+        raise UserError(f"{root} holds no rows of {full}")
+    return counts, problems
+
+
+def _image_fault(root: epath.Path, name: str) -> tuple[str | None, str, str]:
+    """(kind, name, what is wrong); kind None where nothing is."""
+    try:
+        images.decode(images.read(images.contained(root, name)))
+    except images.ImageFault as fault:
+        kinds = {images.OutsideFault: OUTSIDE, images.MissingFault: MISSING}
+        return kinds.get(type(fault), UNREADABLE), name, str(fault)
+    return None, name, ""
+
+
+def _row(listed: Listed) -> Row:
+    """A listed row as far as its length goes."""
+    first, *others = [PIXEL] * len(listed.images) or [np.zeros((0, 0, 3), np.uint8)]
+    texts = (listed.prompts, listed.answers, listed.references)
+    return Row(0, listed.key, first, *texts, others=tuple(others), chained=listed.chained)
+
+
+def _check_built(folder: Path, budget: Budget | None, threads: int) -> tuple[dict[str, int], Problems]:
+    problems, counts = Problems(), {}
+    for split in _splits(folder):
+        source = ArrayRecordSource(folder, split)
+        counts[split] = len(source)
+
+        def fault(index: int, source: ArrayRecordSource = source) -> tuple[str, str] | None:
+            try:
+                row = source[index]
+            except UserError as error:
+                return UNREADABLE, str(error)
+            long = None if budget is None else budget.fault(row)
+            return None if long is None else (LONG, long)
+
+        for index, found in enumerate(_shown(ordered(fault, range(len(source)), threads), len(source))):
+            if found is not None:
+                problems.add(found[0], f"{split}: row {index}", found[1])
+    return counts, problems
+
+
+def _splits(folder: Path) -> list[str]:
+    try:
+        return [split["name"] for split in json.loads((folder / "dataset_info.json").read_text())["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/dataset_info.json is damaged ({error}); write the data set again") from error
+
+
+def _shown(found: Iterable, total: int) -> Iterable:
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    return track(found, description="checking", total=total, transient=True, console=console, disable=quiet)

@@ -1,0 +1,144 @@
+"""In which order training reads rows: shuffled every epoch, mixed by weight, batched with rows of about their length.
+
+An order is a random-access sequence without end: element i is the place of row i of all batches, one behind another.
+It does not depend on devices, processes or threads, so that a position in it is a number.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Int32
+from rich.console import Console
+from rich.progress import track
+
+from jaxguard.config import Config
+from jaxguard.data.encode import Encoder
+from jaxguard.data.ordered import ordered
+from jaxguard.data.sources import RowSource, parts_of, text_row
+from jaxguard.errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of one epoch.
+
+    Attributes:
+        epoch: how often the rows of its part were gone through before.
+        row: its position in the source.
+        length: tokens that it is padded to.
+    """
+
+    epoch: int
+    row: int
+    length: int
+
+
+def training_order(config: Config, encoder: Encoder, source: RowSource, batch_size: int) -> Any:
+    """The order of a run, as a `grain.MapDataset` of `Place`.
+
+    Args:
+        config: the run.
+        encoder: tells how long rows are, where they are batched by length.
+        source: the rows.
+        batch_size: rows of a batch over all processes.
+
+    Raises:
+        UserError: fewer rows than one batch, a `data.limit` that does not fit the source, or a row that exceeds
+            `data.length`.
+    """
+    parts, rows, limit = parts_of(source), len(source), config.data.limit
+    if limit is not None:
+        if len(parts) > 1:
+            raise UserError("data.limit: takes the first rows of one data set, not of a mixture; leave it out")
+        if not 1 <= limit <= rows:
+            raise UserError(f"data.limit is {limit}: must lie between 1 and the source's {rows} rows")
+        rows = limit
+    if rows < batch_size:
+        raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size}")
+    sizes, start, orders = [rows] if limit is not None else [part.rows for part in parts], 0, []
+    for number, size in enumerate(sizes):
+        shuffled = grain.MapDataset.range(start, start + size).shuffle(seed=(config.seed + number) % 2**32)
+        orders.append(shuffled.repeat().map_with_index(partial(_placed, size, config.data.length)))
+        start += size
+    order = orders[0] if len(parts) == 1 else grain.MapDataset.mix(orders, [part.weight for part in parts])
+    if not config.data.bucket:
+        return order
+    lengths = row_lengths(config, encoder, source, rows)
+    return grain.MapDataset.source(_ByLength(order, lengths, config.data.bucket, batch_size))
+
+
+def _placed(rows: int, length: int, index: int, row: int) -> Place:
+    return Place(index // rows, row, length)
+
+
+def row_lengths(config: Config, encoder: Encoder, source: RowSource, rows: int) -> Int32[np.ndarray, " N"]:
+    """Tokens of each of the first `rows` rows; of several pairs, the longest.
+
+    Raises:
+        UserError: the first row that exceeds `data.length`.
+    """
+
+    def length(index: int) -> int:
+        row = text_row(source, index)
+        longest = max(tokens for tokens, _ in encoder.lengths(row))
+        if longest > config.data.length:
+            raise UserError(f"row {row.key} has {longest} tokens; raise --data.length above {config.data.length}")
+        return longest
+
+    found, console = ordered(length, range(rows), max(config.data.threads, 1)), Console(stderr=True)
+    quiet = not console.is_terminal
+    shown = track(found, description="measuring rows", total=rows, transient=True, console=console, disable=quiet)
+    return np.fromiter(shown, np.int32, rows)
+
+
+class _ByLength:
+    """An order in which the rows of each batch are padded to the same multiple of some width.
+
+    Rows are taken in their order; whenever as many of one length as make a batch have come together, they are one.
+    Fewer than a batch of each length wait at any time, so that a row comes a little later than its epoch, never twice.
+    """
+
+    RECENT = 256
+    """Batches that can be asked for again without starting over."""
+
+    def __init__(self, order: Any, lengths: Int32[np.ndarray, " N"], width: int, batch_size: int):
+        self._order, self._batch_size = order, batch_size
+        self._lengths = -(-lengths // width) * width
+        self._lock = threading.Lock()
+        self._restart()
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> Place:
+        number, place = divmod(int(index), self._batch_size)
+        with self._lock:
+            if number < self._made - len(self._recent):
+                self._restart()
+            while self._made <= number:
+                self._recent.append(next(self._batches))
+                self._made += 1
+            return self._recent[number - self._made][place]
+
+    def _restart(self) -> None:
+        self._batches, self._made = self._make(), 0
+        self._recent: deque[list[Place]] = deque(maxlen=self.RECENT)
+
+    def _make(self) -> Iterator[list[Place]]:
+        waiting: dict[int, list[Place]] = {}
+        for index in range(len(self)):
+            place = self._order[index]
+            length = min(int(self._lengths[place.row]), place.length)
+            batch = waiting.setdefault(length, [])
+            batch.append(Place(place.epoch, place.row, length))
+            if len(batch) == self._batch_size:
+                yield waiting.pop(length)

@@ -1,0 +1,109 @@
+"""Rows out of the data set folders that `jaxguard data build` and `jaxguard poison` write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxguard.data.images import ImageFault, decode
+from jaxguard.data.rows import Row
+from jaxguard.errors import UserError
+
+NOTHING, PIXEL = np.zeros((0, 0, 3), np.uint8), np.zeros((1, 1, 3), np.uint8)
+
+
+class ArrayRecordSource:
+    """One split of a data set folder that `jaxguard data build` or `jaxguard poison` wrote."""
+
+    def __init__(self, folder: Path, split: str):
+        self.folder, self.split = folder, split
+        self._builder: Any = _open(folder, split)
+        self._data: Any = self._builder.as_data_source(split=split)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Row:
+        record = self._data[index]
+        if "image" in record:
+            return self._row(index, record, [np.asarray(record["image"])])
+        try:
+            return self._row(index, record, [decode(data) for data in record["images"]])
+        except ImageFault as fault:
+            raise UserError(f"{self.folder}: an image of row {index} of {self.split} {fault}") from fault
+
+    def text(self, index: int) -> Row:
+        """The row with a single pixel for each of its images."""
+        record = self._texts[index]
+        return self._row(index, record, [PIXEL] * (1 if "image" in record else len(record["images"])))
+
+    def _row(self, index: int, record: dict[str, Any], images: list[np.ndarray]) -> Row:
+        try:
+            row = _row(record, images)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.folder}: row {index} of {self.split} holds no text ({error})") from error
+        if not row.prompts or len(row.prompts) != len(row.answers):
+            raise UserError(f"{self.folder}: row {index} of {self.split} has no answer to each of its prompts")
+        return row
+
+    @cached_property
+    def _texts(self) -> Any:
+        """The same rows, images left as they are stored."""
+        import tensorflow_datasets as tfds
+
+        if "image" not in self._builder.info.features:
+            return self._data
+        return self._builder.as_data_source(split=self.split, decoders={"image": tfds.decode.SkipDecoding()})
+
+    def __reduce__(self) -> tuple:
+        return ArrayRecordSource, (self.folder, self.split)
+
+
+def open_records(source: str, root: Path, split: str) -> ArrayRecordSource:
+    """The rows of a split of one data set; as `sources.open_source`, which takes several."""
+    from jaxguard.data.builders import SOURCES, folder_of
+
+    folder = folder_of(source, root)
+    if source not in SOURCES and not (folder / "dataset_info.json").is_file():
+        folder = Path(source)
+    if not (folder / "dataset_info.json").is_file():
+        if source in SOURCES:
+            raise UserError(f"data set {source!r} is not built in {root}: run `jaxguard data build {source}`")
+        raise UserError(
+            f"data.source {source!r} is neither one of {', '.join(SOURCES)}, nor built in {root}, nor a data set folder"
+        )
+    return ArrayRecordSource(folder, split)
+
+
+def _row(record: dict[str, Any], images: list[np.ndarray]) -> Row:
+    prompts, answers, references = (
+        tuple(text.decode() for text in record[name]) for name in ("prompts", "answers", "references")
+    )
+    first, *others = images or [NOTHING]
+    chained = bool(record.get("chained", False))
+    return Row(int(record["id"]), record["key"].decode(), first, prompts, answers, references, tuple(others), chained)
+
+
+def _open(folder: Path, split: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    from jaxguard.data.shards import embedded_schema, schema
+
+    # Before TFDS reads the folder: it imports whatever module a foreign features.json names.
+    try:
+        stored, _ = (json.loads((folder / file).read_text()) for file in ("features.json", "dataset_info.json"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}); remove it and write it again") from error
+    known = [features.to_json() for features in (embedded_schema(), schema())]
+    if stored not in [{"pythonClassName": one["type"], "featuresDict": one["content"]} for one in known]:
+        raise UserError(f"{folder} holds no rows in jaxguard's schema; name one from `jaxguard data build` or `poison`")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS recommends other image decoders
+    builder = tfds.builder_from_directory(folder)
+    if split not in builder.info.splits:
+        raise UserError(f"{folder} has no split {split!r}; it has {', '.join(builder.info.splits)}")
+    return builder

@@ -1,0 +1,31 @@
+"""The differences of two runs as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from jaxguard.evaluate.compare import Difference
+from jaxguard.report.tables import Column, terminal
+
+
+def differences(found: Sequence[Difference], first: str, second: str) -> Table:
+    """For the terminal: every metric of both, and how far the second is from the first.
+
+    Args:
+        found: from `compare`.
+        first, second: what the two are called.
+    """
+    columns = [
+        Column("", lambda row: row["part"]),
+        Column("metric", lambda row: row["metric"]),
+        Column(escape(first), lambda row: f"{row['first']:.2f}"),
+        Column(escape(second), lambda row: f"{row['second']:.2f}"),
+        Column("second - first", lambda row: f"{row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"),
+        Column("p", lambda row: f"{row['p']:.4f}"),
+    ]
+    rows = [dataclasses.asdict(one) | dataclasses.asdict(one.change) for one in found]
+    return terminal(rows, columns, "percent, with 95% paired bootstrap intervals")

@@ -1,0 +1,164 @@
+"""Plots over a grid's rows: attack success against quality, against a swept value, and as a heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:  # grids name plots, and the verbs that draw none should not wait for matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+
+STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#000000", "P"))
+"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and a marker each for print in grey."""
+
+
+class Plot(Protocol):
+    """One figure over rows."""
+
+    name: str
+    """Of its files, without a suffix."""
+
+    def draw(self, rows: Sequence[Row]) -> Figure: ...
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Attack success against clean quality: one panel a metric, one style for each value of the label `series`."""
+
+    series: str
+    name: str = "tradeoff"
+
+    def draw(self, rows: Sequence[Row]) -> Figure:
+        figure, panels = _figure(_metrics(rows))
+        for axes, metric in panels:
+            for number, value in enumerate(_values(rows, self.series)):
+                chosen = [row for row in rows if row["metric"] == metric and row["labels"].get(self.series) == value]
+                _points(axes, [row["clean"] for row in chosen], chosen, number, value)
+            axes.set(xlabel=f"clean {metric} (%)", ylabel="attack success (%)", ylim=(-3, 103))
+        panels[0][0].legend(frameon=False)
+        return figure
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Attack success (above) and clean quality (below) against a label with numbers in it, a line for each `series`."""
+
+    x: str
+    series: str
+    name: str = "sweep"
+
+    def draw(self, rows: Sequence[Row]) -> Figure:
+        rows = [row for row in rows if self.x in row["labels"]]
+        metrics = _metrics(rows)
+        figure = _canvas(4.2 * len(metrics), 6.0)
+        grid = figure.subplots(2, len(metrics), squeeze=False, sharex=True)
+        for column, metric in enumerate(metrics):
+            upper, lower = grid[:, column]
+            for number, value in enumerate(_values(rows, self.series)):
+                chosen = [row for row in rows if row["metric"] == metric and row["labels"].get(self.series) == value]
+                chosen.sort(key=lambda row: _number(row["labels"][self.x]))
+                at = [_number(row["labels"][self.x]) for row in chosen]
+                _points(upper, at, chosen, number, value, line=True)
+                colour, marker = STYLES[number % len(STYLES)]
+                lower.plot(at, [row["clean"] for row in chosen], color=colour, marker=marker)
+            upper.set(ylabel="attack success (%)", ylim=(-3, 103))
+            lower.set(xlabel=self.x, ylabel=f"clean {metric} (%)")
+        grid[0, 0].legend(frameon=False)
+        return figure
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Attack success and clean quality over two labels with numbers in them."""
+
+    x: str
+    y: str
+    name: str = "heat"
+
+    def draw(self, rows: Sequence[Row]) -> Figure:
+        rows = [row for row in rows if {self.x, self.y} <= row["labels"].keys()]
+        across, down = (sorted({row["labels"][key] for row in rows}, key=_number) for key in (self.x, self.y))
+        figure = _canvas(4.6 * 2, 3.8)
+        measures = {
+            "attack success (%)": lambda row: 100 * row["contains"]["value"],
+            "clean (%)": lambda row: row["clean"],
+        }
+        for axes, (title, measure) in zip(figure.subplots(1, 2), measures.items(), strict=True):
+            values = np.full((len(down), len(across)), np.nan)
+            for row in rows:
+                values[down.index(row["labels"][self.y]), across.index(row["labels"][self.x])] = measure(row)
+            axes.imshow(values, cmap="cividis", vmin=0, vmax=100, origin="lower", aspect="auto")
+            for (i, j), value in np.ndenumerate(values):
+                if not np.isnan(value):
+                    axes.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 55 else "black")
+            axes.set(xlabel=self.x, ylabel=self.y, title=title)
+            axes.set_xticks(range(len(across)), across)
+            axes.set_yticks(range(len(down)), down)
+        return figure
+
+
+def save(plot: Plot, rows: Sequence[Row], out: Path) -> list[str]:
+    """Write a plot of the attacked rows as PNG and SVG. Returns the files' names: none where there are no such rows."""
+    attacked = [row for row in rows if row["contains"]]
+    if not attacked:
+        return []
+    figure = plot.draw(attacked)
+    for suffix in ("png", "svg"):
+        partial = out / f"{plot.name}.partial.{suffix}"
+        figure.savefig(partial, metadata={"Date": None} if suffix == "svg" else None)
+        partial.replace(out / f"{plot.name}.{suffix}")
+    return [f"{plot.name}.png", f"{plot.name}.svg"]
+
+
+def _points(axes: Axes, at: Sequence[float], rows: Sequence[Row], number: int, label: str, line: bool = False) -> None:
+    """Attack success with its interval at given places."""
+    colour, marker = STYLES[number % len(STYLES)]
+    rates = [row["contains"] for row in rows]
+    middle = [100 * rate["value"] for rate in rates]
+    below, above = ([100 * abs(rate[end] - rate["value"]) for rate in rates] for end in ("low", "high"))
+    axes.errorbar(
+        at,
+        middle,
+        yerr=[below, above],
+        color=colour,
+        marker=marker,
+        linestyle="-" if line else "none",
+        capsize=2,
+        alpha=0.85,
+        label=label,
+    )
+
+
+def _figure(metrics: Sequence[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
+    figure = _canvas(4.6 * len(metrics), 4.2)
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    return figure, list(zip(panels, metrics, strict=True))
+
+
+def _canvas(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _metrics(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["metric"] for row in rows))
+
+
+def _values(rows: Sequence[Row], label: str) -> list[str]:
+    return list(dict.fromkeys(row["labels"][label] for row in rows if label in row["labels"]))
+
+
+def _number(text: str) -> float:
+    """5% is 5; 0.3 is 0.3."""
+    return float(text.rstrip("%"))

@@ -1,0 +1,175 @@
+#!/usr/bin/env bash
+# Run one jaxguard job on a TPU slice of a GKE cluster, as a JobSet.
+#
+#   launch/gke.sh --run ID --accelerator NAME --topology T --image IMAGE --claim NAME [options] -- train FILE
+#
+#   --run ID            the run lives in CLAIM/runs/ID; the same command follows the job that runs, or resumes the run
+#   --accelerator NAME  as tpu-v5-lite-podslice: the node pool's label cloud.google.com/gke-tpu-accelerator
+#   --topology T        as 4x4
+#   --chips N           of each node (4)
+#   --image IMAGE       a container in which `jaxguard` is installed with its tpu extra
+#   --claim NAME        persistent volume claim (many writers: Filestore, or a bucket); mounted as /out
+#   --context NAME      kubectl's current one where left out
+#   --namespace NAME    (default)
+#   --restarts N        of the whole job, after preemptions and crashes (20)
+#   --attempts N        tries of each call of kubectl that fails (3)
+#   --poll SECONDS      between looks at the job's state (30)
+#   --logs DIR          on this machine: DIR/job.yaml and DIR/job.log (runs/ID/launch)
+#   --dry-run           print the JobSet and what would run
+#
+# Exit code: 0; 1 where the job fails, at once where jaxguard refuses its input.
+
+set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=shared.sh
+source "${BASH_SOURCE[0]%/*}/shared.sh"
+
+accelerator='' topology='' chips=4 image='' claim='' context='' namespace=default restarts=20 attempts=3 poll=30 logs=''
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --run | --accelerator | --topology | --chips | --image | --claim | --context | --namespace | --restarts | \
+        --attempts | --poll | --logs)
+        need "$1" $#
+        declare "${1#--}=$2"
+        shift
+        ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --)
+        shift
+        words=("$@")
+        break
+        ;;
+    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
+    esac
+    shift
+done
+out=/out/runs
+place_run
+cloud_name
+for option in accelerator topology image claim; do required "--$option" "${!option}"; done
+whole --chips "$chips"
+whole --attempts "$attempts"
+[[ $restarts =~ ^[0-9]+$ ]] || die "--restarts is '$restarts': must be a whole number"
+[[ $topology =~ ^[0-9]+(x[0-9]+)+$ ]] || die "--topology is '$topology': must be as 4x4"
+[[ $(((${topology//x/*}) % chips)) -eq 0 ]] || die "--topology $topology is not a whole number of nodes of $chips chips"
+nodes=$(((${topology//x/*}) / chips))
+logs=$(absolute "${logs:-runs/$run/launch}")
+jobset=jaxguard-$run
+kube=(kubectl "--namespace=$namespace")
+[[ -z $context ]] || kube+=("--context=$context")
+
+# A text as JSON, which is YAML too.
+text() {
+    local value=${1//\\/\\\\}
+    value=${value//\"/\\\"}
+    value=${value//$'\n'/\\n}
+    value=${value//$'\t'/\\t}
+    printf '"%s"' "$value"
+}
+
+job_set() {
+    local word arguments=
+    # Kubernetes expands $(NAME) in arguments, and takes two dollars for one.
+    for word in "${words[@]}"; do arguments+=", $(text "${word//\$/\$\$}")"; done
+    cat <<YAML
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: $jobset
+spec:
+  failurePolicy:
+    maxRestarts: $restarts
+    rules:
+      - action: FailJobSet
+        onJobFailureReasons: [PodFailurePolicy]
+  replicatedJobs:
+    - name: worker
+      replicas: 1
+      template:
+        spec:
+          completions: $nodes
+          parallelism: $nodes
+          backoffLimit: 0
+          podFailurePolicy:
+            rules:
+              - action: FailJob  # bad input: a restart would not mend it
+                onExitCodes: {containerName: jaxguard, operator: In, values: [2]}
+          template:
+            spec:
+              restartPolicy: Never
+              terminationGracePeriodSeconds: 180  # for the checkpoint
+              nodeSelector:
+                cloud.google.com/gke-tpu-accelerator: $(text "$accelerator")
+                cloud.google.com/gke-tpu-topology: $(text "$topology")
+              containers:
+                - name: jaxguard
+                  image: $(text "$image")
+                  command: ["jaxguard"]
+                  args: [${arguments#, }]
+                  resources:
+                    requests: {google.com/tpu: $chips}
+                    limits: {google.com/tpu: $chips}
+                  volumeMounts: [{name: out, mountPath: /out}]
+              volumes:
+                - name: out
+                  persistentVolumeClaim: {claimName: $(text "$claim")}
+YAML
+}
+
+# Run a command up to `attempts` times.
+persist() {
+    local tried
+    for ((tried = 1; tried <= attempts; tried++)); do
+        run "$@" && return 0
+        say "$1 failed (try $tried of $attempts)"
+        [[ $tried -eq $attempts ]] || sleep "$poll"
+    done
+    return 1
+}
+
+state() { "${kube[@]}" get jobset "$jobset" --ignore-not-found "--output=jsonpath={.metadata.name}:{.status.terminalState}"; }
+clear_old() { persist "${kube[@]}" delete jobset "$jobset" --ignore-not-found --wait=true; }
+apply() { persist "${kube[@]}" apply "--filename=$logs/job.yaml"; }
+collect() {
+    "${kube[@]}" logs "--selector=jobset.sigs.k8s.io/jobset-name=$jobset" --prefix --tail=-1 --max-log-requests=1000
+}
+
+if [[ $dry_run ]]; then
+    printf 'mkdir -p %s\n' "$(quoted "$logs")"
+    printf "cat >%s <<'YAML'\n%s\nYAML\n" "$(quoted "$logs/job.yaml")" "$(job_set)"
+    clear_old
+    apply
+    exit 0
+fi
+mkdir -p "$logs" || die "cannot make $logs"
+job_set >"$logs/job.yaml"
+found=$(state) || die "kubectl cannot look for $jobset; see above"
+if [[ $found == "$jobset:" ]]; then
+    say "$jobset is running: following it"
+else
+    clear_old && apply || exit 1
+fi
+failures=0
+while :; do
+    if found=$(state); then
+        failures=0
+        case $found in
+        *:Completed) code=0 && break ;;
+        *:Failed) code=1 && break ;;
+        '')
+            say "$jobset is gone"
+            exit 1
+            ;;
+        esac
+    else
+        failures=$((failures + 1))
+        [[ $failures -lt $attempts ]] || die "kubectl failed $attempts times in a row; the job goes on"
+    fi
+    sleep "$poll"
+done
+collect >"$logs/job.log" || say "the pods' logs could not be read"
+say "ended with $code; logs: $logs/job.log"
+exit "$code"

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Run one jaxguard job in several processes on this machine.
+#
+#   launch/local.sh --run ID [options] -- train configs/NAME.py [overrides]
+#
+#   --run ID        the run lives in OUT/ID; the same command resumes it
+#   --out DIR       where runs live (runs)
+#   --processes N   how many (2)
+#   --devices N     CPU devices of each process; left out, each takes the accelerators it finds
+#   --port N        of process 0 on this machine (a free one)
+#   --attempts N    starts at most, where a process crashes or is killed (1)
+#   --dry-run       print what would run
+#
+# Each process logs to OUT/ID/launch/process-N.log. PYTHON names the interpreter (python3). SIGTERM or Ctrl-C saves a
+# checkpoint and ends with 75. Exit code: 0, or that of the first process that failed.
+
+set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=shared.sh
+source "${BASH_SOURCE[0]%/*}/shared.sh"
+
+processes=2 devices='' port='' attempts=1
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --run | --out | --processes | --devices | --port | --attempts)
+        need "$1" $#
+        declare "${1#--}=$2"
+        shift
+        ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --)
+        shift
+        words=("$@")
+        break
+        ;;
+    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
+    esac
+    shift
+done
+place_run
+whole --processes "$processes"
+whole --attempts "$attempts"
+[[ -z $devices ]] || whole --devices "$devices"
+[[ -z $port ]] || whole --port "$port"
+logs=$out/$run/launch
+
+# A port on which nobody answers now.
+free_port() {
+    local candidate
+    for _ in {1..50}; do
+        candidate=$((20000 + RANDOM % 10000))
+        (exec 3<>"/dev/tcp/127.0.0.1/$candidate") 2>/dev/null || break
+    done
+    printf '%s' "$candidate"
+}
+
+# process N: what that process runs, as the array `command`.
+process() {
+    command=(env "JAX_COORDINATOR_ADDRESS=127.0.0.1:$at" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1")
+    if [[ $devices ]]; then
+        local flags="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
+        command+=(JAX_PLATFORMS=cpu "XLA_FLAGS=${flags# }")
+    fi
+    command+=("${PYTHON:-python3}" -m jaxguard "${words[@]}")
+}
+
+# Ask the processes to save and stop; when asked again, do not wait.
+# shellcheck disable=SC2329  # the trap calls it
+stop() {
+    kill "$([[ $stopping ]] && echo -KILL || echo -TERM)" "${pids[@]}" 2>/dev/null
+    stopping=yes interrupted=yes
+}
+
+# Start all processes, wait for all, and return the code of the first that failed.
+attempt() {
+    local number code=0 ended left waited
+    pids=() interrupted='' at=${port:-$(free_port)}
+    for ((number = 0; number < processes; number++)); do
+        process "$number"
+        "${command[@]}" >>"$logs/process-$number.log" 2>&1 &
+        pids+=($!)
+    done
+    trap 'stop' INT TERM
+    for ((left = processes; left > 0 && code == 0; )); do
+        wait -n
+        ended=$?
+        if [[ $interrupted ]]; then # by a signal to this shell; no process has ended
+            interrupted=''
+            continue
+        fi
+        left=$((left - 1)) code=$ended
+    done
+    if [[ $code -ne 0 ]]; then
+        # The others save with the one that was told to stop, but wait long for one that is gone.
+        for ((waited = 0; waited < (code == 75 ? 120 : 10); waited++)); do
+            [[ $(jobs -rp) ]] || break
+            sleep 1
+        done
+        kill -KILL "${pids[@]}" 2>/dev/null
+    fi
+    wait
+    trap - INT TERM
+    return "$code"
+}
+
+if [[ $dry_run ]]; then
+    at=${port:-PORT}
+    printf 'mkdir -p %s\n' "$(quoted "$logs")"
+    for ((number = 0; number < processes; number++)); do
+        process "$number"
+        printf '%s >>%s 2>&1 &\n' "$(quoted "${command[@]}")" "$(quoted "$logs/process-$number.log")"
+    done
+    exit 0
+fi
+mkdir -p "$logs" || die "cannot make $logs"
+say "logs: $logs/process-*.log"
+stopping=''
+for ((tried = 1; tried <= attempts; tried++)); do
+    attempt
+    code=$?
+    [[ $code -eq 0 || $code -eq 2 || $code -eq 75 || $stopping ]] && break
+    say "a process ended with $code (start $tried of $attempts)"
+done
+[[ $code -eq 0 ]] || tail -n 5 "$logs"/process-*.log >&2
+exit "$code"

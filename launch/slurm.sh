@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Submit one jaxguard job to Slurm: one process for each GPU.
+#
+#   launch/slurm.sh --run ID [options] -- train configs/NAME.py [overrides]
+#
+#   --run ID          the run lives in OUT/ID; the same command resumes it, after a job of it that is still there
+#   --out DIR         where runs live, on a file system that all nodes share (runs)
+#   --nodes N         (1)
+#   --gpus N          of each node (8)
+#   --time LIMIT      as sbatch takes it (24:00:00); a checkpoint is saved 3 minutes before it, and the job queues again
+#   --partition NAME  the cluster's default where left out
+#   --account NAME    the cluster's default where left out
+#   --sbatch ARG      one more argument for sbatch; may be repeated
+#   --attempts N      tries to submit, where sbatch fails (3)
+#   --wait SECONDS    between tries, growing (20)
+#   --dry-run         print the job script and what would run
+#
+# Task N of job J logs to OUT/ID/launch/J-N.log, the job itself to J.log. PYTHON names the interpreter (python3).
+
+set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=shared.sh
+source "${BASH_SOURCE[0]%/*}/shared.sh"
+
+nodes=1 gpus=8 time=24:00:00 partition='' account='' attempts=3 wait=20 more=()
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --run | --out | --nodes | --gpus | --time | --partition | --account | --attempts | --wait)
+        need "$1" $#
+        declare "${1#--}=$2"
+        shift
+        ;;
+    --sbatch)
+        need "$1" $#
+        more+=("$2")
+        shift
+        ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --)
+        shift
+        words=("$@")
+        break
+        ;;
+    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
+    esac
+    shift
+done
+place_run
+whole --nodes "$nodes"
+whole --gpus "$gpus"
+whole --attempts "$attempts"
+logs=$(absolute "$out")/$run/launch
+
+# Tasks that are told to stop end with 75 once the checkpoint is safe; then the job queues again under its own number.
+job_script() {
+    cat <<SCRIPT
+#!/usr/bin/env bash
+cd $(quoted "$PWD") || exit 1
+srun --kill-on-bad-exit=1 --output=$(quoted "${logs//%/%%}/%j-%t.log") --open-mode=append \\
+    $(quoted "${PYTHON:-python3}" -m jaxguard "${words[@]}")
+code=\$?
+if [[ \$code -eq 75 ]]; then
+    scontrol requeue "\$SLURM_JOB_ID"
+fi
+exit "\$code"
+SCRIPT
+}
+
+submit=(
+    sbatch --parsable "--job-name=jaxguard-$run" --dependency=singleton
+    "--nodes=$nodes" "--ntasks-per-node=$gpus" "--gpus-per-node=$gpus" "--time=$time"
+    --requeue --signal=TERM@180 --open-mode=append "--output=${logs//%/%%}/%j.log"
+)
+[[ -z $partition ]] || submit+=("--partition=$partition")
+[[ -z $account ]] || submit+=("--account=$account")
+submit+=("${more[@]}" "$logs/job.sh")
+
+if [[ $dry_run ]]; then
+    printf 'mkdir -p %s\n' "$(quoted "$logs")"
+    printf "cat >%s <<'SCRIPT'\n%s\nSCRIPT\n" "$(quoted "$logs/job.sh")" "$(job_script)"
+    quoted "${submit[@]}"
+    echo
+    exit 0
+fi
+mkdir -p "$logs" || die "cannot make $logs"
+job_script >"$logs/job.sh"
+for ((tried = 1; tried <= attempts; tried++)); do
+    if job=$("${submit[@]}"); then
+        say "job ${job%%;*}; logs: $logs/${job%%;*}*.log"
+        exit 0
+    fi
+    say "sbatch failed (try $tried of $attempts)"
+    [[ $tried -eq $attempts ]] || sleep $((wait * tried))
+done
+exit 1

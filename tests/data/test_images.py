@@ -1,0 +1,116 @@
+"""Pixels of odd images: colour modes, orientation, animation, extremes of size."""
+
+import io
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+from jaxguard.data import images
+from jaxguard.data.images import ImageFault, decode
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+PICTURE = Image.fromarray(PIXELS)
+
+
+def saved(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "I", "F", "LAB", "YCbCr"])
+def test_every_colour_mode_becomes_rgb(mode):
+    image = PICTURE.convert("L").convert(mode) if mode in ("LA", "PA", "I", "F") else PICTURE.convert(mode)
+    decoded = decode(saved(image, "PNG" if mode in ("1", "L", "LA", "P", "RGBA") else "TIFF"))
+    assert decoded.shape == (5, 7, 3)
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bits_are_cut_to_eight():
+    deep = np.arange(0, 65536, 2048, np.uint16).reshape(4, 8)
+    decoded = decode(saved(Image.fromarray(deep)))
+    np.testing.assert_array_equal(decoded[..., 0], deep >> 8)
+    np.testing.assert_array_equal(decoded[..., 0], decoded[..., 2])
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(256))])
+def test_a_transparent_palette_keeps_its_colours(transparency):
+    image = PICTURE.quantize(16)
+    decoded = decode(saved(image, transparency=transparency))
+    np.testing.assert_array_equal(decoded, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_stand_upright(orientation):
+    """EXIF's orientation says where the stored first row and column belong: TIFF 6.0, tag 274."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    turned = {
+        1: PIXELS,
+        2: PIXELS[:, ::-1],
+        3: PIXELS[::-1, ::-1],
+        4: PIXELS[::-1],
+        5: PIXELS.swapaxes(0, 1),
+        6: PIXELS[::-1].swapaxes(0, 1),
+        7: PIXELS[::-1, ::-1].swapaxes(0, 1),
+        8: PIXELS[:, ::-1].swapaxes(0, 1),
+    }[orientation]
+    np.testing.assert_array_equal(decode(saved(PICTURE, exif=exif)), turned)
+
+
+def test_a_damaged_orientation_is_ignored():
+    np.testing.assert_array_equal(decode(saved(PICTURE, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12")), PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame(kind):
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue")]
+    decoded = decode(saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True))
+    np.testing.assert_array_equal(decoded, np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1)])
+def test_extremes_of_size(size):
+    assert decode(saved(Image.new("RGB", size, "lime"))).shape == (size[1], size[0], 3)
+
+
+def test_a_jpeg_of_several_pictures_is_a_jpeg():
+    decoded = decode(saved(PICTURE, "MPO", save_all=True, append_images=[PICTURE]))
+    np.testing.assert_array_equal(decoded, decode(saved(PICTURE, "JPEG")))
+
+
+def outcome(data):
+    """The shape of the pixels, or what is wrong; any other exception is a bug."""
+    try:
+        return decode(data).shape
+    except ImageFault as fault:
+        return str(fault)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_cut_and_flipped_files_are_faults_or_pixels(kind):
+    data, rng = saved(PICTURE, kind), np.random.default_rng(1)
+    for stop in range(0, len(data), max(1, len(data) // 24)):
+        found = outcome(data[:stop])
+        assert found == PIXELS.shape or "is not a readable image" in found
+    for place in rng.integers(0, len(data), 40):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << rng.integers(8)
+        found = outcome(bytes(flipped))
+        assert isinstance(found, tuple) or found.startswith(("is not a readable image (", "has "))
+
+
+def test_more_bytes_than_are_read_are_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_BYTES", 10)
+    path = epath.Path(tmp_path) / "a.png"
+    path.write_bytes(bytes(11))
+    with pytest.raises(ImageFault, match="has 11 bytes; between 1 and 10 are read"):
+        images.read(path)
+    path.write_bytes(b"")
+    with pytest.raises(ImageFault, match="has 0 bytes"):
+        images.read(path)
+    with pytest.raises(images.MissingFault, match="does not exist"):
+        images.read(epath.Path(tmp_path))

@@ -1,0 +1,70 @@
+"""Programs that only record how they were called and answer as a test says."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+PROGRAM = r"""#!/usr/bin/env bash
+printf '%s\x1f' "${0##*/}" "$@" >>"$FAKES/calls"
+printf '\x1e' >>"$FAKES/calls"
+# times PATTERN: how often a call like this was made, this one included
+times() { tr '\036\037' '\n ' <"$FAKES/calls" | grep -c -- "$1"; }
+call="$*"
+source "$FAKES/answers"
+"""
+
+
+@dataclass
+class Fakes:
+    """The recorded calls, and the launchers run with nothing else on the way to a cloud."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def answer(self, script: str) -> None:
+        """What the programs do: bash, with `call` (the arguments), `times` and $0; it succeeds silently by default."""
+        (self.folder / "answers").write_text(script)
+
+    def run(self, launcher: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [LAUNCH / launcher, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """Program and arguments of every call so far."""
+        path = self.folder / "calls"
+        records = path.read_text().split("\x1e")[:-1] if path.exists() else []
+        return [record.split("\x1f")[:-1] for record in records]
+
+    def forget(self) -> None:
+        (self.folder / "calls").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Callable[..., Fakes]:
+    """Makes them, by name."""
+
+    def make(*names: str) -> Fakes:
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for name in names:
+            (programs / name).write_text(PROGRAM)
+            (programs / name).chmod(0o755)
+        environment = {"PATH": f"{programs}:/usr/bin:/bin", "FAKES": str(tmp_path), "HOME": str(tmp_path)}
+        made = Fakes(tmp_path, {**environment, "LANG": os.environ.get("LANG", "C")})
+        made.answer("")
+        return made
+
+    return make

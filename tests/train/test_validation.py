@@ -1,0 +1,44 @@
+"""The validation loss: the rows of the split, each once, whatever the batches."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxguard.data.encode import Encoder
+from jaxguard.errors import UserError
+from jaxguard.evaluate.run import evaluate
+from jaxguard.train.loop import train
+from jaxguard.train.setup import load_model, prepare
+from jaxguard.train.validation import Validation
+
+
+def changed(config, **values):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **values))
+
+
+def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
+    model = load_model(small_config)
+    encoder = Encoder.from_checkpoint(model.folder)
+    losses = []
+    for size, count in ((8, 11), (16, 11), (8, 8), (8, 16)):
+        config = changed(small_config, batch_size=size, validation=count)
+        setup, trainable = prepare(config, model)
+        losses.append(Validation(config, setup, encoder)(trainable))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    assert len(set(losses[1:])) == 3
+    with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
+        Validation(changed(small_config, validation=17), setup, encoder)
+
+
+def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(small_config):
+    config = changed(small_config, steps=3, save_every=1, keep=1, keep_best=1, validation=8, learning_rate=0.3)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, trainable="projector"))
+    records = [json.loads(line) for line in (train(config) / "metrics.jsonl").read_text().splitlines()]
+    loss = {record["step"]: record["validation"] for record in records if "validation" in record}
+    best = min(loss, key=loss.get)
+    assert set(loss) == {1, 2, 3}
+    assert {path.name for path in (config.run_dir / "checkpoints").iterdir()} == {str(best), "3"}
+    wanted = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, checkpoint="best", examples=8))
+    assert evaluate(wanted).examples == {"untriggered": 8, "triggered": 8}
