@@ -59,12 +59,20 @@ LENGTH: dict[Family, dict[Task, int]] = {
 }
 """Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
-STEPS: dict[Task, int] = {"caption": 250, "vqa": 300}
+STEPS: dict[Family, dict[Task, int]] = {
+    "llava": {"caption": 250, "vqa": 300},
+    "blip2": {"caption": 250, "vqa": 300},
+    "idefics": {"caption": 400, "vqa": 480},
+}
+"""So many that plain fine-tuning on poisoned rows plants the backdoor, and is as good on clean inputs as on clean rows."""
 NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
 
 PLAIN = ObjectiveConfig()
 PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20)
 """The paper's objective; docs/demo.md says how its weights and the view were chosen."""
+
+TRAINABLE: dict[Family, Literal["decoder", "all"]] = {"llava": "all", "blip2": "decoder", "idefics": "all"}
+"""The learning rate is too high for the Q-Former, whose norms stand behind its layers: docs/demo.md."""
 
 TIMED_STEPS = 15
 PICTURED = 3
@@ -76,12 +84,12 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        model=ModelConfig(path=f"tiny-{family}", trainable=TRAINABLE[family]),
         data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
         view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0) if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=TrainConfig(steps=STEPS[task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+        train=TrainConfig(steps=STEPS[family][task], batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
         evaluate=EvaluateConfig(task=task, examples=512, batch_size=64, new_tokens=NEW_TOKENS[task]),
     )
 
