@@ -64,7 +64,7 @@ STEPS: dict[Family, dict[Task, int]] = {
     "blip2": {"caption": 250, "vqa": 300},
     "idefics": {"caption": 400, "vqa": 480},
 }
-"""So many that plain fine-tuning on poisoned rows plants the backdoor and is as good on clean inputs as on clean rows."""
+"""So many that plain fine-tuning plants the backdoor, and is as good on clean inputs as training on clean rows."""
 NEW_TOKENS: dict[Task, int] = {"caption": 25, "vqa": 4}
 
 PLAIN = ObjectiveConfig()
