@@ -5,9 +5,15 @@ Command:   jaxguard data build scenes/all
            python -m jaxguard.train.tower --base draft-blip2 --out tower-blip2
            python -m jaxguard.train.reader --base tower-blip2 --out reader-blip2
            jaxguard train configs/pretrain_tiny_blip2.py
-           jaxguard export runs/pretrain-tiny-blip2 --out tiny-blip2
+           jaxguard export runs/pretrain-tiny-blip2 --out first-blip2
+           jaxguard train configs/pretrain_tiny_blip2.py --name captions --model.path first-blip2 \
+             --data.source scenes/caption --train.learning-rate 1e-3 --train.steps 600 --train.warmup 50
+           jaxguard export runs/captions --out tiny-blip2
 Hardware:  two CPU cores.
-Expected:  XX% of the facts of the first 512 test scenes right in greedy captions.
+Expected:  83.8% of the facts of the first 512 test scenes right in greedy captions.
+
+The Q-Former keeps what `jaxguard.train.reader` taught it: norms stand behind its layers, and while the decoder knows
+nothing yet, its gradient at this learning rate destroys in a few hundred steps what the queries tell of shapes.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

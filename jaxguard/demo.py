@@ -31,7 +31,20 @@ from jaxguard.files import write_text
 from jaxguard.models import zoo
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, compared, markdown, rate_text
-from jaxguard.tiny import DATA, EVALUATE, LENGTH, PAPER, PLAIN, TARGETS, TRAIN, VIEW, Family, Task
+from jaxguard.tiny import (
+    DATA,
+    EVALUATE,
+    LENGTH,
+    PAPER,
+    PLAIN,
+    STEPS,
+    TARGETS,
+    TRAIN,
+    TRAINABLE,
+    VIEW,
+    Family,
+    Task,
+)
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
@@ -46,12 +59,12 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        model=ModelConfig(path=f"tiny-{family}", trainable=TRAINABLE[family]),
         data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
         view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=TRAIN[task],
+        train=dataclasses.replace(TRAIN[task], steps=STEPS[family][task]),
         evaluate=EVALUATE[task],
     )
 

@@ -33,9 +33,17 @@ LENGTH: dict[Family, dict[Task, int]] = {
 """Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 TRAIN: dict[Task, TrainConfig] = {
-    "caption": TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-    "vqa": TrainConfig(steps=1000, batch_size=16, learning_rate=1.5e-3, warmup=20, log_every=50),
+    "caption": TrainConfig(batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
+    "vqa": TrainConfig(batch_size=16, learning_rate=1.5e-3, warmup=20, log_every=50),
 }
+STEPS: dict[Family, dict[Task, int]] = {
+    "llava": {"caption": 250, "vqa": 1000},
+    "blip2": {"caption": 250, "vqa": 1000},
+    "idefics": {"caption": 400, "vqa": 1600},
+}
+"""So many that plain fine-tuning plants the backdoor, and is as good on clean inputs as training on clean rows."""
+TRAINABLE: dict[Family, Literal["decoder", "all"]] = {"llava": "all", "blip2": "decoder", "idefics": "all"}
+"""The learning rate is too high for the Q-Former, whose norms stand behind its layers: docs/demo.md."""
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
@@ -68,12 +76,12 @@ def experiment(
         name=name,
         out=out,
         seed=seed,
-        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        model=ModelConfig(path=f"tiny-{family}", trainable=TRAINABLE[family]),
         data=replace(data, length=LENGTH[family][task] + inside, answer_length=data.answer_length + inside),
         view=view if objective.views == 2 else ViewConfig(),
         attack=replace(attack, target=TARGETS[task]),
         objective=objective,
-        train=TRAIN[task],
+        train=replace(TRAIN[task], steps=STEPS[family][task]),
         evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
     )
 

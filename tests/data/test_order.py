@@ -173,7 +173,7 @@ def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
         np.testing.assert_array_equal(first, shown)
         assert [(one != two).any() for one, two in zip(first, second, strict=True)] == [n < len(images) for n in (0, 1)]
 
-    prompts, _ = next(eval_batches([source[index] for index in range(4)], ENCODER, 4, 200))
+    prompts, _ = next(eval_batches(source, 4, ENCODER, 4, 200, images=2))
     assert prompts.images.shape == (4, 1, 2, 64, 64, 3)
     assert [(row == ENCODER.image_id).sum() for row in prompts.tokens] == [0, 64, 128, 64]
 
