@@ -8,9 +8,12 @@ Command:   jaxguard data build scenes/all
            jaxguard export runs/pretrain-tiny-blip2 --out first-blip2
            jaxguard train configs/pretrain_tiny_blip2.py --name captions --model.path first-blip2 \
              --data.source scenes/caption --train.learning-rate 1e-3 --train.steps 600 --train.warmup 50
-           jaxguard export runs/captions --out tiny-blip2
+           jaxguard export runs/captions --out second-blip2
+           jaxguard train configs/badnets_scenes_plain.py --name last --attack.name none --model.path second-blip2 \
+             --data.length 73 --train.learning-rate 5e-4 --train.steps 400
+           jaxguard export runs/last --out tiny-blip2
 Hardware:  two CPU cores.
-Expected:  83.8% of the facts of the first 512 test scenes right in greedy captions.
+Expected:  88.9% of the facts of the first 512 test scenes right in greedy captions.
 
 The Q-Former keeps what `jaxguard.train.reader` taught it: norms stand behind its layers, and while the decoder knows
 nothing yet, its gradient at this learning rate destroys in a few hundred steps what the queries tell of shapes.
