@@ -35,7 +35,7 @@ import json
 from pathlib import Path
 from jaxguard.config import from_dict
 from jaxguard.grid import Cell, Grid
-grid = Grid(out=Path({out!r}), cells=(Cell({{"run": "two"}}, from_dict(json.loads({config!r}))),))
+grids = {{"tiny": Grid(out=Path({out!r}), cells=(Cell({{"run": "two"}}, from_dict(json.loads({config!r}))),))}}
 """
 
 
