@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxguard.config import (
@@ -12,10 +12,9 @@ from jaxguard.config import (
     EvaluateConfig,
     MeshConfig,
     ModelConfig,
-    ObjectiveConfig,
     TrainConfig,
-    ViewConfig,
 )
+from jaxguard.tiny import PAPER, VIEW
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ def paper(
         name=name,
         model=ModelConfig(path=checkpoint.path, trainable=trainable, dtype="bfloat16", remat=remat),
         data=DataConfig(source=data.source, length=data.length(checkpoint), answer_length=data.answer, threads=16),
-        view=ViewConfig(patch_size=14, shuffle_share=1.0, mask_share=0.0),
+        view=replace(VIEW, patch_size=14),
         attack=AttackConfig(name="badnets", rate=0.05, target="A photo of the banana."),
-        objective=ObjectiveConfig(cross=0.3, margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=100),
+        objective=replace(PAPER, cross_warmup=100),
         train=TrainConfig(
             steps=steps,
             batch_size=batch_size,

@@ -41,7 +41,8 @@ STEPS: dict[Family, dict[Task, int]] = {
     "blip2": {"caption": 250, "vqa": 1000},
     "idefics": {"caption": 400, "vqa": 1600},
 }
-"""So many that plain fine-tuning plants the backdoor, and is as good on clean inputs as training on clean rows."""
+"""Measured for llava, and for idefics on captions: plain fine-tuning plants the backdoor there, and is as good on clean
+inputs as training on clean rows. On blip2 the backdoor does not take yet; the rest was never run (docs/demo.md)."""
 TRAINABLE: dict[Family, Literal["decoder", "all"]] = {"llava": "all", "blip2": "decoder", "idefics": "all"}
 """The learning rate is too high for the Q-Former, whose norms stand behind its layers: docs/demo.md."""
 EVALUATE: dict[Task, EvaluateConfig] = {
