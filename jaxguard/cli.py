@@ -58,7 +58,7 @@ def evaluate(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class GenerateOptions:
     image: Path
-    """A picture in any format that Pillow reads."""
+    """A picture: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP."""
     prompt: str
     """The question, without chat format."""
 

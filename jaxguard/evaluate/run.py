@@ -1,4 +1,4 @@
-"""Evaluate a run: decode the test rows, clean and triggered, write predictions.jsonl, then score that file."""
+"""Evaluate a run: decode the test rows, clean and triggered, write them as predictions.jsonl, then score them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from jaxguard import processes
 from jaxguard.attacks.poison import TriggeredSource
 from jaxguard.batch import Batch
 from jaxguard.config import AttackConfig, Config
+from jaxguard.data import images
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.rows import Row
@@ -33,9 +33,6 @@ from jaxguard.train.checkpoint import FOLDER
 from jaxguard.train.export import run_parameters
 from jaxguard.train.setup import Model, load_model
 from jaxguard.train.sharding import batch_sharding, check_batch_size, local_places, local_rows, place_batch, rows_on
-
-MOST_PIXELS = 64 * 1024 * 1024
-"""An image file with more is not decoded."""
 
 
 @dataclass(frozen=True)
@@ -157,15 +154,14 @@ def generate(config: Config, image: Path, prompt: str) -> str:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """RGB pixels of an image file, uint8 [H, W, 3].
+    """RGB pixels of an image file, uint8 [H, W, 3], under the rules for images of data sets (`data.images`).
 
     Raises:
         UserError: the file is missing, too large or not an image.
     """
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{path} has {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable image ({error})") from error
+        return images.decode(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except images.ImageFault as fault:
+        raise UserError(f"{path} {fault}") from fault
