@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -62,16 +63,15 @@ def work_off(call: Callable[..., Any], tasks: Sequence[tuple], jobs: int) -> Ite
     old = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for connection in workers:
-            _hand_over(connection, waiting, busy)
+            with suppress(OSError):  # it died before its first task, which another takes
+                _hand_over(connection, waiting, busy)
         while busy and not interrupted.is_set():
             ready = wait(list(busy), POLL)
             for connection in [each for each in busy if each in ready]:
                 number, result = busy.pop(connection), None
-                try:
+                with suppress(EOFError, OSError):  # it died, with its task or behind it
                     result = connection.recv()
                     _hand_over(connection, waiting, busy)
-                except EOFError:
-                    pass
                 yield number, result
         if interrupted.is_set():
             raise Preempted("interrupted; the same command goes on")
@@ -89,9 +89,10 @@ def work_off(call: Callable[..., Any], tasks: Sequence[tuple], jobs: int) -> Ite
 
 def _hand_over(connection: Connection, waiting: list[tuple[int, tuple]], busy: dict[Connection, int]) -> None:
     if waiting:
-        number, task = waiting.pop()
+        number, task = waiting[-1]
         connection.send(task)
         busy[connection] = number
+        waiting.pop()
 
 
 def _work(share: Share, call: Callable[..., Any], connection: Connection) -> None:
