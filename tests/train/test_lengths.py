@@ -8,10 +8,18 @@ import numpy as np
 from jaxguard.data.builders import write_rows
 from jaxguard.data.rows import Row
 from jaxguard.train.loop import train
+from jaxguard.train.setup import CompiledStep
 
 
-def test_a_run_takes_conversations_images_and_lengths_as_they_come(small_config, tmp_path):
-    """Text alone, one image, two and several turns, each batch of one length: trained to the end, resumable."""
+def test_a_run_takes_conversations_images_and_lengths_as_they_come(small_config, tmp_path, monkeypatch):
+    """Text alone, one image, two and several turns, each batch padded to its own length: trained to the end."""
+    lengths, call = [], CompiledStep.__call__
+
+    def counted(step, state, batch):
+        lengths.append(batch.tokens.shape[1])
+        return call(step, state, batch)
+
+    monkeypatch.setattr(CompiledStep, "__call__", counted)
     rng, nothing = np.random.default_rng(0), np.zeros((0, 0, 3), np.uint8)
     red, green = (rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(2))
     kinds = [
@@ -26,3 +34,6 @@ def test_a_run_takes_conversations_images_and_lengths_as_they_come(small_config,
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(logged) == 8
     assert all(np.isfinite(values["loss"]) for values in logged)
+    assert len(lengths) == 8
+    assert len(set(lengths)) > 1
+    assert all(length % 16 == 0 for length in lengths)

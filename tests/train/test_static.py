@@ -1,7 +1,7 @@
 """The compiled step of LLaVA-1.5-7B, from its published shapes: what it holds and exchanges, on 16 devices and on 256.
 
-Compiled for CPU devices, whose partitioning into per-device programs is the one that TPUs get. tests/rehearsal asks the
-same of programs compiled for TPU slices.
+Compiled for CPU devices, whose partitioning into per-device programs is the one that TPUs get; tests/slices only sees
+that a small step compiles for a TPU slice.
 """
 
 import dataclasses

@@ -9,6 +9,8 @@ import pytest
 from jaxguard.data.encode import Encoder
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import evaluate
+from jaxguard.train.checkpoint import Checkpoints
+from jaxguard.train.export import run_parameters
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model, prepare
 from jaxguard.train.validation import Validation
@@ -31,7 +33,10 @@ def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
         Validation(changed(small_config, validation=17), setup, encoder)
 
 
-def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(small_config):
+def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(small_config, monkeypatch):
+    """The loss of a run so short only falls; with its sign turned the best is not the newest."""
+    measured = Validation.__call__
+    monkeypatch.setattr(Validation, "__call__", lambda self, parameters: -measured(self, parameters))
     config = changed(small_config, steps=3, save_every=1, keep=1, keep_best=1, validation=8, learning_rate=0.3)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, trainable="projector"))
     records = [json.loads(line) for line in (train(config) / "metrics.jsonl").read_text().splitlines()]
@@ -39,5 +44,16 @@ def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(smal
     best = min(loss, key=loss.get)
     assert set(loss) == {1, 2, 3}
     assert {path.name for path in (config.run_dir / "checkpoints").iterdir()} == {str(best), "3"}
+    assert best != 3
     wanted = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, checkpoint="best", examples=8))
+    model = load_model(config)
+    setup, trainable = prepare(config, model)
+    found, newest = (
+        {p: v for p, v in run_parameters(one, model).items() if p in trainable} for one in (wanted, config)
+    )
+    with Checkpoints(config.run_dir) as checkpoints:
+        saved, _ = checkpoints.restore(setup.abstract, best)
+    for path, value in saved.parameters.items():
+        np.testing.assert_array_equal(found[path], value)
+        assert (np.asarray(newest[path]) != np.asarray(value)).any()
     assert evaluate(wanted).examples == {"untriggered": 8, "triggered": 8}
