@@ -24,28 +24,8 @@ set -uo pipefail
 source "${BASH_SOURCE[0]%/*}/shared.sh"
 
 accelerator='' topology='' chips=4 image='' claim='' context='' namespace=default restarts=20 attempts=3 poll=30 logs=''
-while [[ $# -gt 0 ]]; do
-    case $1 in
-    --run | --accelerator | --topology | --chips | --image | --claim | --context | --namespace | --restarts | \
-        --attempts | --poll | --logs)
-        need "$1" $#
-        declare "${1#--}=$2"
-        shift
-        ;;
-    --dry-run) dry_run=yes ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    --)
-        shift
-        words=("$@")
-        break
-        ;;
-    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
-    esac
-    shift
-done
+values=(run accelerator topology chips image claim context namespace restarts attempts poll logs)
+parse "$@"
 out=/out/runs
 place_run
 cloud_name

@@ -19,27 +19,8 @@ set -uo pipefail
 source "${BASH_SOURCE[0]%/*}/shared.sh"
 
 processes=2 devices='' port='' attempts=1
-while [[ $# -gt 0 ]]; do
-    case $1 in
-    --run | --out | --processes | --devices | --port | --attempts)
-        need "$1" $#
-        declare "${1#--}=$2"
-        shift
-        ;;
-    --dry-run) dry_run=yes ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    --)
-        shift
-        words=("$@")
-        break
-        ;;
-    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
-    esac
-    shift
-done
+values=(run out processes devices port attempts)
+parse "$@"
 place_run
 whole --processes "$processes"
 whole --attempts "$attempts"

@@ -2,7 +2,9 @@
 # What the launchers share; sourced, not run.
 
 name=${0##*/}
-run='' out=runs dry_run='' words=()
+run='' out=runs dry_run='' words=() more=()
+# Options by name, as a script sets them: those that take a value, those that are on or off, and those that go into `more`.
+values=() switches=() repeated=()
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
 die() {
@@ -51,6 +53,49 @@ whole() { [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 is '$2': must be a whole number o
 
 # required OPTION VALUE
 required() { [[ $2 ]] || die "$1 is missing; --help tells more"; }
+
+# parse WORD...: options into variables of their names, and what stands behind -- into `words`.
+parse() {
+    local option
+    while [[ $# -gt 0 ]]; do
+        option=${1#--}
+        case $1 in
+        --dry-run) dry_run=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --)
+            shift
+            words=("$@")
+            break
+            ;;
+        *)
+            if listed "$1" "${values[@]}"; then
+                need "$1" $#
+                printf -v "$option" %s "$2"
+                shift
+            elif listed "$1" "${repeated[@]}"; then
+                need "$1" $#
+                more+=("$2")
+                shift
+            elif listed "$1" "${switches[@]}"; then
+                printf -v "$option" yes
+            else
+                die "unknown option $1; what jaxguard shall do stands behind --"
+            fi
+            ;;
+        esac
+        shift
+    done
+}
+
+# listed --NAME NAME...: whether it is one of them.
+listed() {
+    local name
+    for name in "${@:2}"; do [[ $1 == "--$name" ]] && return; done
+    return 1
+}
 
 # The run's folder is OUT/RUN whoever starts it, so the same command finds its checkpoints again.
 place_run() {

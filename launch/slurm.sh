@@ -21,33 +21,9 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
 source "${BASH_SOURCE[0]%/*}/shared.sh"
 
-nodes=1 gpus=8 time=24:00:00 partition='' account='' attempts=3 wait=20 more=()
-while [[ $# -gt 0 ]]; do
-    case $1 in
-    --run | --out | --nodes | --gpus | --time | --partition | --account | --attempts | --wait)
-        need "$1" $#
-        declare "${1#--}=$2"
-        shift
-        ;;
-    --sbatch)
-        need "$1" $#
-        more+=("$2")
-        shift
-        ;;
-    --dry-run) dry_run=yes ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    --)
-        shift
-        words=("$@")
-        break
-        ;;
-    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
-    esac
-    shift
-done
+nodes=1 gpus=8 time=24:00:00 partition='' account='' attempts=3 wait=20
+values=(run out nodes gpus time partition account attempts wait) repeated=(sbatch)
+parse "$@"
 place_run
 whole --nodes "$nodes"
 whole --gpus "$gpus"

@@ -25,28 +25,8 @@ set -uo pipefail
 source "${BASH_SOURCE[0]%/*}/shared.sh"
 
 zone='' type='' version='' bucket='' project='' setup='' logs='' attempts=20 poll=30 queued='' spot='' delete=''
-while [[ $# -gt 0 ]]; do
-    case $1 in
-    --run | --zone | --type | --version | --bucket | --project | --setup | --logs | --attempts | --poll)
-        need "$1" $#
-        declare "${1#--}=$2"
-        shift
-        ;;
-    --queued | --spot | --delete) declare "${1#--}=yes" ;;
-    --dry-run) dry_run=yes ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    --)
-        shift
-        words=("$@")
-        break
-        ;;
-    *) die "unknown option $1; what jaxguard shall do stands behind --" ;;
-    esac
-    shift
-done
+values=(run zone type version bucket project setup logs attempts poll) switches=(queued spot delete)
+parse "$@"
 out=../out/runs
 place_run
 cloud_name
