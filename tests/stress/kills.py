@@ -76,6 +76,7 @@ class Forks:
 
     def close(self) -> None:
         self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
 
     def _read(self) -> str:
