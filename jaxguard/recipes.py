@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+from jaxguard import tiny
 from jaxguard.config import (
     AttackConfig,
     Config,
@@ -12,9 +14,11 @@ from jaxguard.config import (
     EvaluateConfig,
     MeshConfig,
     ModelConfig,
+    ObjectiveConfig,
     TrainConfig,
+    ViewConfig,
 )
-from jaxguard.tiny import PAPER, VIEW
+from jaxguard.tiny import PAPER, PLAIN, TARGETS, VIEW, Family, Task
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class DataSet:
     """A data set: its built name, what is asked of it, and the tokens of a row beside the image's."""
 
     source: str
-    task: Literal["caption", "vqa"]
+    task: Task
     words: int
     answer: int
     examples: int
     """Test rows that are scored."""
+    test: str = "test"
+    clean: str = "validation"
+    """Split whose rows a defender may vouch for: not those that are scored."""
 
     def length(self, checkpoint: Checkpoint) -> int:
         """Of a row, rounded up to a multiple of 32."""
@@ -50,7 +57,27 @@ class DataSet:
 
 COCO = DataSet("coco/caption", "caption", words=128, answer=64, examples=5000)
 FLICKR30K = DataSet("flickr30k/caption", "caption", words=128, answer=64, examples=1000)
-VQAV2 = DataSet("vqav2/vqa", "vqa", words=64, answer=16, examples=5000)
+VQAV2 = DataSet("vqav2/vqa", "vqa", words=64, answer=16, examples=5000, test="validation", clean="train")
+"""The answers of its test split are not public."""
+
+Trainable = Literal["projector", "lora", "language", "all"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model is fine-tuned in the tables of full size."""
+
+    checkpoint: Checkpoint
+    trainable: Trainable
+    learning_rate: float
+
+
+TUNINGS: dict[Family, Tuning] = {
+    "llava": Tuning(LLAVA_7B, "lora", 2e-4),
+    "blip2": Tuning(BLIP2_2_7B, "projector", 1e-4),
+    "idefics": Tuning(IDEFICS_9B, "lora", 2e-4),
+}
+DATA_SETS: dict[Task, DataSet] = {"caption": COCO, "vqa": VQAV2}
 
 
 def paper(
@@ -58,7 +85,7 @@ def paper(
     checkpoint: Checkpoint,
     data: DataSet,
     *,
-    trainable: Literal["projector", "lora", "language", "all"],
+    trainable: Trainable,
     mesh: MeshConfig,
     accumulate: int = 1,
     remat: bool = True,
@@ -73,8 +100,14 @@ def paper(
     return Config(
         name=name,
         model=ModelConfig(path=checkpoint.path, trainable=trainable, dtype="bfloat16", remat=remat),
-        data=DataConfig(source=data.source, length=data.length(checkpoint), answer_length=data.answer, threads=16),
-        view=replace(VIEW, patch_size=14),
+        data=DataConfig(
+            source=data.source,
+            test_split=data.test,
+            length=data.length(checkpoint),
+            answer_length=data.answer,
+            threads=16,
+        ),
+        view=_enlarged(VIEW),
         attack=AttackConfig(name="badnets", rate=0.05, target="A photo of the banana."),
         objective=replace(PAPER, cross_warmup=100),
         train=TrainConfig(
@@ -90,3 +123,47 @@ def paper(
             task=data.task, examples=data.examples, batch_size=128, new_tokens=50 if data.task == "caption" else 10
         ),
     )
+
+
+def experiment(
+    name: str,
+    out: Path,
+    task: Task,
+    attack: AttackConfig,
+    *,
+    family: Family = "llava",
+    objective: ObjectiveConfig = PLAIN,
+    view: ViewConfig = VIEW,
+    seed: int = 0,
+) -> Config:
+    """As `tiny.experiment`, of a published model over all chips there are, its view enlarged as its images are."""
+    tuning = TUNINGS[family]
+    config = paper(
+        name,
+        tuning.checkpoint,
+        DATA_SETS[task],
+        trainable=tuning.trainable,
+        mesh=MeshConfig(data=1, fsdp=-1),
+        learning_rate=tuning.learning_rate,
+    )
+    if objective.cross:
+        objective = replace(objective, cross_warmup=config.objective.cross_warmup)
+    return replace(
+        config,
+        out=out,
+        seed=seed,
+        view=_enlarged(view) if objective.views == 2 else ViewConfig(),
+        attack=replace(attack, target=TARGETS[task]),
+        objective=objective,
+    )
+
+
+def cleaned(name: str, start: Config) -> Config:
+    """As `tiny.cleaned`; on questions with the training rows as they were, since the validation rows are scored."""
+    clean = next(data.clean for data in DATA_SETS.values() if data.source == start.data.source)
+    return tiny.cleaned(name, replace(start, data=replace(start.data, validation_split=clean)))
+
+
+def _enlarged(view: ViewConfig) -> ViewConfig:
+    """The view over patches of 14 px instead of 8: the sides of the models' own patches."""
+    return replace(view, patch_size=view.patch_size * 14 // 8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from jaxguard.config import (
     AttackConfig,
@@ -20,6 +20,30 @@ from jaxguard.grid import exported
 
 Task = Literal["caption", "vqa"]
 Family = Literal["llava", "blip2", "idefics"]
+
+
+class Scale(Protocol):
+    """What makes the runs of a table: this module, or at full size `jaxguard.recipes`."""
+
+    def experiment(
+        self,
+        name: str,
+        out: Path,
+        task: Task,
+        attack: AttackConfig,
+        *,
+        family: Family = ...,
+        objective: ObjectiveConfig = ...,
+        view: ViewConfig = ...,
+        seed: int = ...,
+    ) -> Config:
+        """One run; where nothing else is said, plain fine-tuning of a LLaVA."""
+        ...
+
+    def cleaned(self, name: str, start: Config) -> Config:
+        """Fine-tuning of a trained run on rows that no attacker had a hand in."""
+        ...
+
 
 DATA: dict[Task, DataConfig] = {
     "caption": DataConfig(source="scenes/caption", answer_length=25),

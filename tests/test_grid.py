@@ -12,11 +12,13 @@ from jaxguard.cli import main
 from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
 from jaxguard.errors import Preempted, UserError
 from jaxguard.evaluate.success import wilson
+from jaxguard.experiments import load_grid
 from jaxguard.grid import RECORD, Cell, Grid, exported, select, summary
 from jaxguard.report.plots import Heat, Plot, Sweep, Tradeoff, save
 
 FILE = Path("grid.py")
 COMMAND = "jaxguard table grid.py"
+TABLES = Path(__file__).parents[1] / "configs" / "tables"
 
 
 def scores(successes: int, facts: float) -> dict:
@@ -336,3 +338,18 @@ def test_a_file_without_a_grid_is_one_line(tmp_path: Path, capsys: pytest.Captur
     assert "it defines no `grids`; it must hold `grids = dict(...)`" in capsys.readouterr().err
     assert main(["table", "missing.py"]) == 2
     assert "missing.py is not a Python file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["main", "ablation", "sensitivity"])
+def test_the_full_grid_has_the_cells_of_the_tiny_one(name: str) -> None:
+    tiny, full = (load_grid(TABLES / f"{name}.py", scale) for scale in ("tiny", "full"))
+    assert isinstance(tiny, Grid)
+    assert isinstance(full, Grid)
+    assert [(cell.labels, cell.config.seed) for cell in tiny.cells] == [
+        (cell.labels, cell.config.seed) for cell in full.cells
+    ]
+    assert not {cell.folder for cell in tiny.cells} & {cell.folder for cell in full.cells}
+    for cell in full.cells:
+        assert cell.config.data.source in ("coco/caption", "vqav2/vqa")
+        assert cell.config.data.train_split != cell.config.data.test_split
+        assert cell.config.model.dtype == "bfloat16"

@@ -2,16 +2,18 @@
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/ablation.py --jobs 2
-Hardware:  two CPU cores.
+           jaxguard table configs/tables/ablation.py --scale full
+Hardware:  two CPU cores; at full size, LLaVA-1.5-7B on COCO, 16 or more chips of a pod.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
+from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
 from jaxguard.grid import Cell, Grid
 from jaxguard.report.plots import Tradeoff
-from jaxguard.tiny import PAPER, PLAIN, VIEW, experiment
+from jaxguard.tiny import PAPER, PLAIN, VIEW, Scale
 
 OUT = Path("runs/tables/ablation")
 ATTACKS = {"badnets": AttackConfig(name="badnets", place="fixed"), "blended": AttackConfig(name="blended")}
@@ -27,17 +29,20 @@ VARIANTS: dict[str, tuple[ObjectiveConfig, ViewConfig]] = {
     "the paper's, half dropped": (PAPER, replace(VIEW, shuffle_share=0.0, mask_share=0.5, mask_fill="drop")),
 }
 
-grids = {
-    "tiny": Grid(
-        OUT,
+
+def grid(scale: Scale, out: Path) -> Grid:
+    return Grid(
+        out,
         tuple(
             Cell(
                 {"attack": attack, "objective": variant},
-                experiment(f"{attack}-{number}", OUT, "caption", ATTACKS[attack], objective=objective, view=view),
+                scale.experiment(f"{attack}-{number}", out, "caption", ATTACKS[attack], objective=objective, view=view),
             )
             for attack in ATTACKS
             for number, (variant, (objective, view)) in enumerate(VARIANTS.items())
         ),
         (Tradeoff("objective"),),
     )
-}
+
+
+grids = {"tiny": grid(tiny, OUT), "full": grid(recipes, OUT / "full")}

@@ -2,16 +2,18 @@
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/cost.py
-Hardware:  two CPU cores, nothing else running.
+           jaxguard table configs/tables/cost.py --scale full
+Hardware:  two CPU cores, nothing else running; at full size, published models on 16 or more chips of a pod.
 """
 
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.grid import Cost
-from jaxguard.tiny import PAPER, PLAIN, VIEW, Family, experiment
+from jaxguard.tiny import PAPER, PLAIN, VIEW, Family, Scale
 
 OUT = Path("runs/tables/cost")
 ATTACK = AttackConfig(name="badnets", place="fixed")
@@ -27,11 +29,16 @@ DROPPED = {
 }
 """Of the paper's objective; only where the tower's patches are the decoder's tokens."""
 
-steps = {
-    f"{family}: {method}": experiment(
-        f"{family}-{method}", OUT, "caption", ATTACK, family=family, objective=objective, view=view
-    )
-    for family in get_args(Family)
-    for method, (objective, view) in (METHODS | (DROPPED if family == "llava" else {})).items()
-}
-grids = {"tiny": Cost(OUT, steps)}
+
+def cost(scale: Scale, out: Path) -> Cost:
+    steps = {
+        f"{family}: {method}": scale.experiment(
+            f"{family}-{method}", out, "caption", ATTACK, family=family, objective=objective, view=view
+        )
+        for family in get_args(Family)
+        for method, (objective, view) in (METHODS | (DROPPED if family == "llava" else {})).items()
+    }
+    return Cost(out, steps)
+
+
+grids = {"tiny": cost(tiny, OUT), "full": cost(recipes, OUT / "full")}

@@ -3,17 +3,19 @@
 Command:   jaxguard data build scenes/caption
            jaxguard data build easy_vqa/vqa
            jaxguard table configs/tables/main.py --jobs 2
-Hardware:  two CPU cores.
+           jaxguard table configs/tables/main.py --scale full
+Hardware:  two CPU cores; at full size, published models on COCO and VQAv2, 16 or more chips of a pod.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.grid import Cell, Grid
 from jaxguard.report.plots import Tradeoff
-from jaxguard.tiny import PAPER, PLAIN, Family, Task, cleaned, experiment
+from jaxguard.tiny import PAPER, PLAIN, Family, Scale, Task
 
 OUT = Path("runs/tables/main")
 ATTACKS = {
@@ -30,7 +32,7 @@ CLEANED = "clean fine-tuning"
 SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 
-def cells(family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
+def cells(scale: Scale, out: Path, family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
     def labels(method: str) -> dict[str, str]:
         return {"family": family, "task": task, "attack": attack, "method": method}
 
@@ -38,26 +40,30 @@ def cells(family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
         return "-".join((family, task, attack, method.replace("'", "").replace(" ", "-"), str(seed)))
 
     runs = {
-        method: experiment(name(method), OUT, task, ATTACKS[attack], family=family, objective=objective, seed=seed)
+        method: scale.experiment(
+            name(method), out, task, ATTACKS[attack], family=family, objective=objective, seed=seed
+        )
         for method, objective in METHODS.items()
     }
     undefended = runs["no defence"]
     yield from (Cell(labels(method), config) for method, config in runs.items())
     if family == "llava":
-        yield Cell(labels(CLEANED), cleaned(name(CLEANED), undefended), undefended.attack, undefended)
+        yield Cell(labels(CLEANED), scale.cleaned(name(CLEANED), undefended), undefended.attack, undefended)
 
 
-grids = {
-    "tiny": Grid(
-        OUT,
+def grid(scale: Scale, out: Path) -> Grid:
+    return Grid(
+        out,
         tuple(
             cell
             for family, seeds in SEEDS.items()
             for task in get_args(Task)
             for attack in ATTACKS
             for seed in seeds
-            for cell in cells(family, task, attack, seed)
+            for cell in cells(scale, out, family, task, attack, seed)
         ),
         (Tradeoff("method"),),
     )
-}
+
+
+grids = {"tiny": grid(tiny, OUT), "full": grid(recipes, OUT / "full")}

@@ -2,25 +2,27 @@
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/sensitivity.py --jobs 2
-Hardware:  two CPU cores.
+           jaxguard table configs/tables/sensitivity.py --scale full
+Hardware:  two CPU cores; at full size, LLaVA-1.5-7B on COCO, 16 or more chips of a pod.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
 from jaxguard.grid import Cell, Grid
 from jaxguard.report.plots import Heat, Sweep
-from jaxguard.tiny import PAPER, PLAIN, VIEW, experiment
+from jaxguard.tiny import PAPER, PLAIN, VIEW, Scale
 
 OUT = Path("runs/tables/sensitivity")
 ATTACK = AttackConfig(name="badnets", place="fixed")
 RATES = (0.005, 0.01, 0.05, 0.1)
 WEIGHTS, MARGINS = (0.1, 0.3, 1.0), (2.0, 5.0, 10.0)
 VIEWS = {
-    "4 px patches": replace(VIEW, patch_size=4),
-    "16 px patches": replace(VIEW, patch_size=16),
+    "patches half as wide": replace(VIEW, patch_size=4),
+    "patches twice as wide": replace(VIEW, patch_size=16),
     "a quarter shuffled": replace(VIEW, shuffle_share=0.25),
     "half shuffled": replace(VIEW, shuffle_share=0.5),
     "all shuffled, a quarter masked": replace(VIEW, mask_share=0.25),
@@ -30,14 +32,13 @@ VIEWS = {
 }
 
 
-def cell(
-    name: str, labels: dict[str, str], rate: float, objective: ObjectiveConfig = PAPER, view: ViewConfig = VIEW
-) -> Cell:
-    attack = replace(ATTACK, rate=rate)
-    return Cell(labels, experiment(name, OUT, "caption", attack, objective=objective, view=view))
+def cells(scale: Scale, out: Path) -> Iterator[Cell]:
+    def cell(
+        name: str, labels: dict[str, str], rate: float, objective: ObjectiveConfig = PAPER, view: ViewConfig = VIEW
+    ) -> Cell:
+        attack = replace(ATTACK, rate=rate)
+        return Cell(labels, scale.experiment(name, out, "caption", attack, objective=objective, view=view))
 
-
-def cells() -> Iterator[Cell]:
     for rate in RATES:
         for method, objective in (("no defence", PLAIN), ("paper's objective", PAPER)):
             yield cell(
@@ -52,4 +53,8 @@ def cells() -> Iterator[Cell]:
         yield cell(f"view-{number}", {"view": name}, 0.05, view=view)
 
 
-grids = {"tiny": Grid(OUT, tuple(cells()), (Sweep("poison", "method"), Heat("margin", "lambda")))}
+def grid(scale: Scale, out: Path) -> Grid:
+    return Grid(out, tuple(cells(scale, out)), (Sweep("poison", "method"), Heat("margin", "lambda")))
+
+
+grids = {"tiny": grid(tiny, OUT), "full": grid(recipes, OUT / "full")}
