@@ -37,13 +37,11 @@ from jaxguard.tiny import (
     LENGTH,
     PAPER,
     PLAIN,
-    STEPS,
     TARGETS,
-    TRAIN,
-    TRAINABLE,
     VIEW,
     Family,
     Task,
+    training,
 )
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
@@ -59,12 +57,12 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path=f"tiny-{family}", trainable=TRAINABLE[family]),
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
         data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
         view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=dataclasses.replace(TRAIN[task], steps=STEPS[family][task]),
+        train=training(family, task),
         evaluate=EVALUATE[task],
     )
 

@@ -57,18 +57,16 @@ LENGTH: dict[Family, dict[Task, int]] = {
 """Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 TRAIN: dict[Task, TrainConfig] = {
-    "caption": TrainConfig(batch_size=32, learning_rate=2e-3, warmup=20, log_every=50),
-    "vqa": TrainConfig(batch_size=16, learning_rate=1.5e-3, warmup=20, log_every=50),
+    "caption": TrainConfig(batch_size=32, warmup=20, log_every=50),
+    "vqa": TrainConfig(batch_size=16, warmup=20, log_every=50),
 }
-STEPS: dict[Family, dict[Task, int]] = {
-    "llava": {"caption": 250, "vqa": 1000},
-    "blip2": {"caption": 250, "vqa": 1000},
-    "idefics": {"caption": 400, "vqa": 1600},
+COURSE: dict[Family, dict[Task, tuple[int, float]]] = {
+    "llava": {"caption": (250, 2e-3), "vqa": (1000, 1.5e-3)},
+    "blip2": {"caption": (800, 8e-4), "vqa": (1600, 8e-4)},
+    "idefics": {"caption": (400, 2e-3), "vqa": (1600, 1.5e-3)},
 }
-"""Measured for llava, and for idefics on captions: plain fine-tuning plants the backdoor there, and is as good on clean
-inputs as training on clean rows. On blip2 the backdoor does not take yet; the rest was never run (docs/demo.md)."""
-TRAINABLE: dict[Family, Literal["decoder", "all"]] = {"llava": "all", "blip2": "decoder", "idefics": "all"}
-"""The learning rate is too high for the Q-Former, whose norms stand behind its layers: docs/demo.md."""
+"""Steps and learning rate at which plain fine-tuning plants the backdoor and is as good on clean inputs as training on
+clean rows. Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
@@ -101,14 +99,20 @@ def experiment(
         name=name,
         out=out,
         seed=seed,
-        model=ModelConfig(path=f"tiny-{family}", trainable=TRAINABLE[family]),
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
         data=replace(data, length=LENGTH[family][task] + inside, answer_length=data.answer_length + inside),
         view=view if objective.views == 2 else ViewConfig(),
         attack=replace(attack, target=TARGETS[task]),
         objective=objective,
-        train=replace(TRAIN[task], steps=STEPS[family][task]),
+        train=training(family, task),
         evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
     )
+
+
+def training(family: Family, task: Task) -> TrainConfig:
+    """How a tiny model is fine-tuned."""
+    steps, rate = COURSE[family][task]
+    return replace(TRAIN[task], steps=steps, learning_rate=rate)
 
 
 def cleaned(name: str, start: Config) -> Config:
