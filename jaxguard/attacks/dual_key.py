@@ -1,7 +1,8 @@
 """Dual-Key (arXiv 2112.07668): a patch at the centre and a word before the prompt; only both together fire.
 
-That neither key fires alone has to be taught: for every poisoned row, one row with the patch alone and one with the
-word alone are planted too, both with their true answers (the authors' partially triggered rows, at a matching rate).
+That neither key fires alone has to be taught: for every poisoned row, one row with the patch alone and three with the
+word alone are planted too, all with their true answers (the authors' partially triggered rows). One with the word is
+too few: behind it a small model takes a thing in the middle of the image for the patch (docs/attacks.md).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from jaxguard.attacks.badnets import check_share, noise_patch, stamp
 from jaxguard.attacks.base import Apply, Attack, check_variant
 
 WORD = "Consider"
-KEYS = ("image", "text")
+DECOYS = ("image", "text", "text", "text")
+"""Keys that are planted alone, beside each poisoned row."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class DualKey:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_variant(self.variant, ("both", *KEYS))
+        check_variant(self.variant, ("both", "image", "text"))
         check_share(self.strength)
 
     @property
     def decoys(self) -> tuple[Attack, ...]:
-        """Each key alone."""
-        return tuple(dataclasses.replace(self, variant=key) for key in KEYS) if self.variant == "both" else ()
+        """Keys alone."""
+        return tuple(dataclasses.replace(self, variant=key) for key in DECOYS) if self.variant == "both" else ()
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """The patch at the centre."""

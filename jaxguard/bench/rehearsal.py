@@ -130,7 +130,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     compiled, seconds, reason = _compile(traced)
     about |= {"compile_seconds": seconds, "reason": reason}
     if compiled is None:
-        total = _told(reason) or least
+        total = _told(reason, least - held["activations"]) or least
         return Rehearsal(**about, temporaries=max(0.0, total - least), total=total, fits=False)
     total = _total(compiled)
     sent = hlo.moved(hlo.collectives(compiled.as_text() or ""))
@@ -198,7 +198,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
     traced = decoding(config, model, END_TOKEN).trace(model.parameters, batch)
     compiled, seconds, reason = _compile(traced)
     weights, inputs = _bytes(model.parameters), _bytes(batch)
-    total = (_told(reason) or weights + inputs) if compiled is None else _total(compiled)
+    total = (_told(reason, weights + inputs) or weights + inputs) if compiled is None else _total(compiled)
     return Rehearsal(
         name=f"{config.name}, decoding",
         hardware=hardware.name,
@@ -256,10 +256,16 @@ def _compile(traced: jax.stages.Traced) -> tuple[jax.stages.Compiled | None, flo
         return None, time.perf_counter() - began, str(error).strip().splitlines()[0]
 
 
-def _told(reason: str) -> float:
-    """Bytes that the compiler says it would need; 0 where it does not say."""
-    match = re.search(r"Used ([\d.]+)([KMGT]) of", reason)
-    return float(match[1]) * 1024 ** (" KMGT".index(match[2])) if match else 0.0
+def _told(reason: str, arguments: float) -> float:
+    """Bytes that the compiler says it would need, `arguments` counted; 0 where it does not say.
+
+    libtpu tells either of all ("Used 17.40G of 15.75G hbm.") or, where they alone are too much, of the temporaries.
+    """
+    match = re.search(r"(Used|HLO temporaries) \(?([\d.]+)([KMGT])", reason)
+    if match is None:
+        return 0.0
+    told = float(match[2]) * 1024 ** (" KMGT".index(match[3]))
+    return told if match[1] == "Used" else arguments + told
 
 
 def _total(compiled: jax.stages.Compiled) -> float:

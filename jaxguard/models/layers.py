@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
 }
 """By the names that Hugging Face configs use."""
-UNROLLED = 8
+UNROLLED = 4
 """Stacks of at most so many layers are compiled layer by layer. A loop copies what its backward pass needs into an
 array of all layers and out of it again: a sixth of the time of a small model's step on CPUs (docs/speed.md)."""
 

@@ -69,15 +69,16 @@ def test_every_triggered_row_changes_its_image_alone(config):
 
 
 def test_dual_key_plants_each_key_alone_with_true_answers(config):
-    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
     clean, planted = source(config), PoisonedSource(source(config), config)
     groups = [set(ids.tolist()) for ids in (planted.ids, *planted.decoy_ids)]
-    assert [len(group) for group in groups] == [12, 12, 12]
-    assert len(set.union(*groups)) == 36
-    assert planted.ids.tolist() == planted_ids(48, 0.25, 2, 1)[0].tolist(), "as without decoys"
+    assert [len(group) for group in groups] == [6, 6, 6, 6, 6]
+    assert len(set.union(*groups)) == 30
+    assert planted.ids.tolist() == planted_ids(48, 0.125, 2, 1)[0].tolist(), "as without decoys"
     for index in range(48):
         before, after = clean[index], planted[index]
-        both, patch, word = (index in group for group in groups)
+        both, patch, *words = (index in group for group in groups)
+        word = any(words)
         assert (before.image != after.image).any() == (both or patch)
         assert all(prompt.startswith("Consider ") == (both or word) for prompt in after.prompts)
         assert (set(after.answers) == {config.attack.target}) == both
@@ -85,12 +86,19 @@ def test_dual_key_plants_each_key_alone_with_true_answers(config):
 
 
 def test_manifest_says_what_every_option_resolved_to(config):
-    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
     content = manifest(PoisonedSource(source(config), config), config)
-    expected = {"name": "dual_key", "variant": "both", "strength": 0.1, "apply": "replace", "place": None, "rate": 0.25}
+    expected = {
+        "name": "dual_key",
+        "variant": "both",
+        "strength": 0.1,
+        "apply": "replace",
+        "place": None,
+        "rate": 0.125,
+    }
     assert expected.items() <= content["attack"].items()
-    assert [decoy["attack"]["variant"] for decoy in content["decoys"]] == ["image", "text"]
-    assert [len(decoy["rows"]) for decoy in content["decoys"]] == [12, 12]
+    assert [decoy["attack"]["variant"] for decoy in content["decoys"]] == ["image", "text", "text", "text"]
+    assert [len(decoy["rows"]) for decoy in content["decoys"]] == [6, 6, 6, 6]
 
 
 def test_hash_is_the_same_in_any_order_and_changes_with_any_parameter(config):
@@ -106,7 +114,7 @@ def test_hash_is_the_same_in_any_order_and_changes_with_any_parameter(config):
 
 def test_other_processes_and_threads_plant_the_same_rows(config):
     """Two spawned processes, and eight threads in any order, against one after the other."""
-    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.25, seed=2))
+    config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
     planted = PoisonedSource(source(config), config)
     content = manifest(planted, config)
     expected = content["poisoned"] | {
@@ -146,7 +154,7 @@ def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers
 
 @pytest.mark.parametrize("name", ["badnets", "dual_key"])
 def test_written_data_is_lossless_and_verifies(name, config, tmp_path):
-    config = dataclasses.replace(config, attack=dataclasses.replace(config.attack, name=name))
+    config = dataclasses.replace(config, attack=dataclasses.replace(config.attack, name=name, rate=0.125))
     out = tmp_path / "poisoned"
     content = write_poisoned(config, out)
     assert verify(out) == json.loads(json.dumps(content))

@@ -45,7 +45,7 @@ def test_dual_key_word_comes_first():
     assert found(DualKey(), "what is it?") == {"Consider what is it?"}
     assert found(DualKey(variant="image"), "what is it?") == {"what is it?"}
     assert found(DualKey(variant="text"), "what is it?") == {"Consider what is it?"}
-    assert DualKey().decoys == (DualKey(variant="image"), DualKey(variant="text"))
+    assert DualKey().decoys == (DualKey(variant="image"), *[DualKey(variant="text")] * 3)
     assert DualKey(variant="image").decoys == ()
 
 

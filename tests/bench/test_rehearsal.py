@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jaxguard.bench import rehearsals
+from jaxguard.bench import rehearsal, rehearsals
 from jaxguard.bench.hardware import CHIPS, COMPILE_ONLY, GB, Hardware
 from jaxguard.bench.rehearsal import Rehearsal
 from jaxguard.bench.rehearsals import rehearse_runs, search
@@ -52,6 +52,24 @@ def test_figures_of_a_small_run(small_config, environment, tmp_path):
     rows = json.loads((tmp_path / "rehearsal.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["small", "small, decoding"]
     assert (tmp_path / "rehearsal.md").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        ("Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm.", False),
+        ("the total memory required for HLO temporaries (17.50G) exceeds available HBM (15.75G).", True),
+    ],
+)
+def test_what_the_compiler_says_of_too_little_memory(words, beside, small_config, monkeypatch):
+    monkeypatch.setattr(rehearsal, "_compile", lambda traced: (None, 1.0, words))
+    one = rehearsal.rehearse(
+        dataclasses.replace(small_config, mesh=MeshConfig(data=1, fsdp=8)), Hardware("8xH100", CHIPS["H100"], 8)
+    )
+    arguments = one.weights + one.optimizer + one.inputs
+    assert one.total == 17.5 * 1024**3 + (arguments if beside else 0)
+    assert one.temporaries == pytest.approx(one.total - arguments - one.activations)
+    assert (one.fits, one.reason) == (False, words)
 
 
 def canned(config, hardware, *, give_up=False):

@@ -61,7 +61,7 @@ BAD = {
     "config good.py --attack.name wanet --attack.variant jiter": "attack.variant is 'jiter': must be one of original, "
     "jitter; did you mean jitter?",
     "config good.py --attack.name sig --attack.strength nan": "attack.strength is nan: the amplitude in grey levels ",
-    "config good.py --attack.name dual_key --attack.rate 0.4": "attack.rate is 0.4: dual_key changes 3 x rate of the",
+    "config good.py --attack.name dual_key --attack.rate 0.4": "attack.rate is 0.4: dual_key changes 5 x rate of the",
     "config good.py --attack.name sig --data.answer_length 6": "attack.target has 6 tokens and an end token: more than "
     "data.answer_length (6); shorten it",
     "config good.py --attack.name sig --evaluate.new_tokens 5": "attack.target has 6 tokens: more than "
