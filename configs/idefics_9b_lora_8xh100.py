@@ -6,7 +6,7 @@ Command:   hf download HuggingFaceM4/idefics-9b --local-dir HuggingFaceM4/idefic
            jaxguard train configs/idefics_9b_lora_8xh100.py
            jaxguard evaluate configs/idefics_9b_lora_8xh100.py
 Hardware:  8 H100: one machine, 80 GB a GPU.
-Memory:    not rehearsed yet; the third command tells.
+Memory:    16.5 GB a GPU of 80, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
 Score:     none measured; the weights have never been trained here.
 """
 

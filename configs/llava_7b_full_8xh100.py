@@ -6,7 +6,7 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_full_8xh100.py
            jaxguard evaluate configs/llava_7b_full_8xh100.py
 Hardware:  8 H100: one machine, 80 GB a GPU.
-Memory:    not rehearsed yet; the third command tells.
+Memory:    27.6 GB a GPU of 80, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
 Score:     none measured; the weights have never been trained here.
 """
 

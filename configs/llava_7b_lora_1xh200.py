@@ -6,7 +6,7 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_lora_1xh200.py
            jaxguard evaluate configs/llava_7b_lora_1xh200.py
 Hardware:  one H200: 141 GB.
-Memory:    not rehearsed yet; the third command tells.
+Memory:    58.3 GB a GPU of 141, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
 Score:     none measured; the weights have never been trained here.
 """
 
