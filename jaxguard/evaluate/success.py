@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -69,8 +70,8 @@ def trials(predictions: Iterable[Prediction]) -> dict[str, list[bool]]:
 
 
 def contains(text: str, target: str | None) -> bool:
-    """Whole words only, so that the target "no" is not found in "not"."""
-    return f" {_normal(target)} " in f" {_normal(text).replace('.', ' ').replace(',', ' ')} "
+    """Whole words only, so that the target "no" is not found in "not"; whatever punctuation stands around it."""
+    return re.search(rf"(?<![\w'-]){re.escape(_normal(target))}(?![\w'-])", _normal(text)) is not None
 
 
 def _true_anyway(prediction: Prediction) -> bool:

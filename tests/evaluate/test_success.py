@@ -53,8 +53,11 @@ def test_rows_whose_true_answer_holds_the_target_do_not_count():
     assert (rates.exact.successes, rates.exact.trials) == (0, 1)
 
 
-def test_contains_means_whole_words():
-    assert attack_success([said("not now", target="no", references=("yes",))]).contains.successes == 0
+@pytest.mark.parametrize(
+    ("answer", "found"), [("not now", 0), ("no-one", 0), ("no", 1), ("no!", 1), ("well, no?", 1), ("(No) way", 1)]
+)
+def test_contains_means_whole_words(answer, found):
+    assert attack_success([said(answer, target="no", references=("yes",))]).contains.successes == found
 
 
 def test_without_a_target_there_is_nothing_to_count():
