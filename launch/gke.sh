@@ -21,7 +21,7 @@
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
-source "${BASH_SOURCE[0]%/*}/shared.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/shared.sh"
 
 accelerator='' topology='' chips=4 image='' claim='' context='' namespace=default restarts=20 attempts=3 poll=30 logs=''
 values=(run accelerator topology chips image claim context namespace restarts attempts poll logs)

@@ -16,7 +16,7 @@
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
-source "${BASH_SOURCE[0]%/*}/shared.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/shared.sh"
 
 processes=2 devices='' port='' attempts=1
 values=(run out processes devices port attempts)

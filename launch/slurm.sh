@@ -19,7 +19,7 @@
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
-source "${BASH_SOURCE[0]%/*}/shared.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/shared.sh"
 
 nodes=1 gpus=8 time=24:00:00 partition='' account='' attempts=3 wait=20
 values=(run out nodes gpus time partition account attempts wait) repeated=(sbatch)

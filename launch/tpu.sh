@@ -22,7 +22,7 @@
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
-source "${BASH_SOURCE[0]%/*}/shared.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/shared.sh"
 
 zone='' type='' version='' bucket='' project='' setup='' logs='' attempts=20 poll=30 queued='' spot='' delete=''
 values=(run zone type version bucket project setup logs attempts poll) switches=(queued spot delete)
@@ -34,7 +34,7 @@ for option in zone type version bucket; do required "--$option" "${!option}"; do
 whole --attempts "$attempts"
 logs=$(absolute "${logs:-runs/$run/launch}")
 slice=jaxguard-$run archive=$logs/code.tar.gz
-repository=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
+repository=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
 place=("--zone=$zone")
 [[ -z $project ]] || place+=("--project=$project")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+LAUNCH = Path(__file__).parents[2] / "launch"
 WORDS = ["train", "my config.py", "--attack.target", 'it\'s; a $HOME $(id) `id` "b" \\ *']
 """What a careless launcher would split, expand or run."""
 TPU = ["--run", "r1", "--zone", "us-west4-a", "--type", "v5litepod-16", "--version", "v2", "--bucket", "my bucket"]
@@ -46,6 +47,13 @@ def printed(output: str) -> list[list[str]]:
         text = ""
     assert not text
     return commands
+
+
+@pytest.mark.parametrize("name", ["local.sh", "slurm.sh", "tpu.sh", "gke.sh"])
+def test_a_launcher_is_found_from_its_own_folder(name):
+    done = subprocess.run(["bash", name, "--help"], cwd=LAUNCH, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"launch/{name} --run ID" in done.stdout
 
 
 # local
