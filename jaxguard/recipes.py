@@ -12,6 +12,7 @@ from jaxguard.config import (
     EvaluateConfig,
     MeshConfig,
     ModelConfig,
+    Remat,
     TrainConfig,
 )
 from jaxguard.tiny import PAPER, VIEW
@@ -61,7 +62,7 @@ def paper(
     trainable: Literal["projector", "lora", "language", "all"],
     mesh: MeshConfig,
     accumulate: int = 1,
-    remat: bool = True,
+    remat: Remat = "full",
     batch_size: int = 128,
     learning_rate: float,
     steps: int = 2000,
