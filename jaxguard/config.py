@@ -386,9 +386,6 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises:
         UserError: an unknown key, a value of another type, or an impossible value.
     """
-    model = values.get("model") if isinstance(values, Mapping) else None
-    if isinstance(model, Mapping) and isinstance(model.get("remat"), bool):
-        values = {**values, "model": {**model, "remat": "full" if model["remat"] else "none"}}
     return _section(Config, values, "")
 
 
@@ -399,6 +396,8 @@ def _is_section(hint: Any) -> bool:
 def _section(kind: type, values: Any, prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{prefix.rstrip('.') or 'the configuration'} is {values!r}: must be an object of named values")
+    if kind is ModelConfig and isinstance(values.get("remat"), bool):
+        values = {**values, "remat": "full" if values["remat"] else "none"}
     hints = get_type_hints(kind)
     for name in values:
         if name not in hints:
