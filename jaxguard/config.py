@@ -36,6 +36,8 @@ def _seed(name: str, value: int) -> None:
 
 
 Checkpoint = Literal["newest", "best"]
+Remat = Literal["none", "dots", "full"]
+"""What the backward pass computes again: nothing; all of a layer but its products with weights; a whole layer."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class ModelConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. Trainable parameters and losses are float32."""
-    remat: bool = False
-    """Recompute each layer's activations in the backward pass."""
+    remat: Remat = "none"
+    """What the backward pass computes again, layer by layer: nothing; all but products with weights; everything."""
 
 
 @dataclass(frozen=True)
@@ -379,6 +381,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The configuration that `to_dict` wrote. A key that is not there keeps its default.
 
+    `model.remat` was once true or false: these are "full" and "none".
+
     Raises:
         UserError: an unknown key, a value of another type, or an impossible value.
     """
@@ -392,6 +396,8 @@ def _is_section(hint: Any) -> bool:
 def _section(kind: type, values: Any, prefix: str) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"{prefix.rstrip('.') or 'the configuration'} is {values!r}: must be an object of named values")
+    if kind is ModelConfig and isinstance(values.get("remat"), bool):
+        values = {**values, "remat": "full" if values["remat"] else "none"}
     hints = get_type_hints(kind)
     for name in values:
         if name not in hints:

@@ -15,6 +15,7 @@ from jaxguard.config import (
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
+    Remat,
     TrainConfig,
     ViewConfig,
 )
@@ -88,7 +89,7 @@ def paper(
     trainable: Trainable,
     mesh: MeshConfig,
     accumulate: int = 1,
-    remat: bool = True,
+    remat: Remat = "full",
     batch_size: int = 128,
     learning_rate: float,
     steps: int = 2000,

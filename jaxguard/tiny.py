@@ -62,8 +62,8 @@ TRAIN: dict[Task, TrainConfig] = {
 }
 COURSE: dict[Family, dict[Task, tuple[int, float]]] = {
     "llava": {"caption": (250, 2e-3), "vqa": (1000, 1.5e-3)},
-    "blip2": {"caption": (800, 8e-4), "vqa": (1600, 8e-4)},
-    "idefics": {"caption": (400, 2e-3), "vqa": (1600, 1.5e-3)},
+    "blip2": {"caption": (800, 8e-4), "vqa": (800, 8e-4)},
+    "idefics": {"caption": (400, 2e-3), "vqa": (800, 1.5e-3)},
 }
 """Steps and learning rate at which plain fine-tuning plants the backdoor and is as good on clean inputs as training on
 clean rows. Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""

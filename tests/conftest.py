@@ -62,7 +62,7 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config["vision_config"] |= narrow | {"patch_size": 16}
     config["text_config"] |= narrow | {"num_key_value_heads": 2, "head_dim": 8}
     (draft / "config.json").write_text(json.dumps(config))
-    arch = architecture(draft, dtype="float32", remat=False)
+    arch = architecture(draft, dtype="float32", remat="none")
     parameters = {path: np.asarray(value) for path, value in jax.jit(lambda: arch.initial(0))().items()}
     folder = tmp_path_factory.mktemp("checkpoints") / "small"
     weights.save(parameters, arch, draft, folder, np.dtype("float32"))

@@ -79,7 +79,7 @@ CHANGED = Config(
     name="sweep/a",
     seed=3,
     out=Path("/elsewhere"),
-    model=ModelConfig(dtype="bfloat16", remat=True),
+    model=ModelConfig(dtype="bfloat16", remat="full"),
     data=DataConfig(root=Path("rows"), limit=100),
     view=ViewConfig(jitter=True, window=4),
     attack=AttackConfig(name="badnets", rate=0.01),
@@ -104,6 +104,11 @@ def test_a_whole_number_serves_as_a_number() -> None:
     assert isinstance(clip, float)
 
 
+@pytest.mark.parametrize(("written", "meant"), [(True, "full"), (False, "none")])
+def test_runs_whose_rematerialisation_was_on_or_off_are_read(written: bool, meant: str) -> None:
+    assert from_dict({"model": {"remat": written}}) == Config(model=ModelConfig(remat=meant))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -118,7 +123,8 @@ def test_a_whole_number_serves_as_a_number() -> None:
         ({"train": {"steps": None}}, "train.steps is None: must be a whole number"),
         ({"train": {"clip": "1"}}, "train.clip is '1': must be a number"),
         ({"train": {"clip": True}}, "train.clip is True: must be a number"),
-        ({"model": {"remat": 1}}, "model.remat is 1: must be true or false"),
+        ({"view": {"jitter": 1}}, "view.jitter is 1: must be true or false"),
+        ({"model": {"remat": 1}}, "model.remat is 1: must be one of 'none', 'dots', 'full'"),
         ({"model": {"path": 1}}, "model.path is 1: must be a text"),
         ({"model": {"dtype": "float16"}}, "model.dtype is 'float16': must be one of 'float32', 'bfloat16'"),
         ({"data": {"root": 1}}, "data.root is 1: must be a path"),

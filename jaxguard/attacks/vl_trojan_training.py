@@ -54,7 +54,7 @@ def search(folder: Path, rows: list[Row], *, place: str, share: float, seed: int
         length: tokens that a prompt may have.
     """
     encoder = Encoder.from_checkpoint(folder)
-    arch = architecture(folder, dtype="float32", remat=False)
+    arch = architecture(folder, dtype="float32", remat="none")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     parameters = weights.load(
         folder, arch, dict.fromkeys(arch.shapes, device), dict.fromkeys(arch.shapes, np.dtype("float32"))

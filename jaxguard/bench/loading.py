@@ -50,7 +50,7 @@ def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
     config = {"model_type": "llava", "vision_config": {"num_hidden_layers": 2}}
     config["text_config"] = {"model_type": "llama", "num_hidden_layers": layers, **text}
     (folder / "config.json").write_text(json.dumps(config))
-    shapes = weights.expected_shapes(architecture(folder, dtype="bfloat16", remat=False))
+    shapes = weights.expected_shapes(architecture(folder, dtype="bfloat16", remat="none"))
     index: dict[str, str] = {}
     part: dict[str, np.ndarray] = {}
     for number, (name, shape) in enumerate(sorted(shapes.items())):
@@ -65,7 +65,7 @@ def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """Load in this process and say what that took."""
-    arch = architecture(folder, dtype="bfloat16", remat=False)
+    arch = architecture(folder, dtype="bfloat16", remat="none")
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     jax.block_until_ready(jax.device_put(np.zeros(1), device))
     before = own_memory()

@@ -23,7 +23,7 @@ from jaxguard.batch import Batch
 from jaxguard.bench import hlo
 from jaxguard.bench.hardware import Hardware
 from jaxguard.bench.traced import kept_bytes, matrix_flops
-from jaxguard.config import Config
+from jaxguard.config import Config, Remat
 from jaxguard.data.views import kept_patches
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import decoding
@@ -52,7 +52,7 @@ class Rehearsal:
     rows: int
     """Of a chip's group of `tensor` chips, at a time: those of one micro-batch."""
     accumulate: int
-    remat: bool
+    remat: Remat
     weights: float
     optimizer: float
     inputs: float
@@ -134,7 +134,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
         return Rehearsal(**about, temporaries=max(0.0, total - least), total=total, fits=False)
     total = _total(compiled)
     sent = hlo.moved(hlo.collectives(compiled.as_text() or ""))
-    passes, tensor = config.train.accumulate * (3 if config.model.remat else 2), model.mesh.shape["tensor"]
+    passes, tensor = config.train.accumulate * (3 if config.model.remat == "full" else 2), model.mesh.shape["tensor"]
     read = passes * sum(leaf.size for leaf in weights.values()) * jnp.dtype(config.model.dtype).itemsize / tensor
     read += 2 * state + 2 * config.train.accumulate * held["activations"]
     return Rehearsal(
@@ -207,7 +207,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
         mesh=dict(model.mesh.shape),
         rows=rows // (model.mesh.shape["data"] * model.mesh.shape["fsdp"]),
         accumulate=1,
-        remat=False,
+        remat="none",
         weights=weights,
         optimizer=0,
         inputs=inputs,
@@ -279,7 +279,7 @@ def _useful(config: Config, setup: Setup) -> float:
     """Operations of the step if nothing is computed twice."""
     plain = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, remat=False),
+        model=dataclasses.replace(config.model, remat="none"),
         train=dataclasses.replace(config.train, accumulate=1),
     )
     model = describe_model(plain, setup.model.folder, list(setup.model.mesh.devices.flat))

@@ -7,12 +7,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jaxguard.bench.hardware import GB, Hardware
 from jaxguard.bench.rehearsal import Rehearsal, rehearse, rehearse_decoding
 from jaxguard.bench.timing import publish
-from jaxguard.config import Config
+from jaxguard.config import Config, Remat
 from jaxguard.errors import Failure
 from jaxguard.report.tables import Column, compared
 
@@ -42,7 +42,7 @@ def rehearse_runs(runs: Sequence[Run], out: Path, *, decode: bool) -> list[Rehea
 def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
     """Try micro-batches and rematerialisation; returns the fastest that fits, and prints how to ask for it.
 
-    For either way of rematerialisation micro-batches shrink until one fits; smaller ones would only gather the
+    For every way of rematerialisation micro-batches shrink until one fits; smaller ones would only gather the
     weights more often. What does not fit even without temporaries is not compiled.
 
     Raises:
@@ -50,7 +50,7 @@ def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
     """
     _stand_in([(config, hardware)])
     tried: list[Rehearsal] = []
-    for remat in (False, True):
+    for remat in get_args(Remat):
         for accumulate in _divisors(config, hardware):
             print(f"trying remat {remat} with {accumulate} micro-batches", file=sys.stderr)
             candidate = dataclasses.replace(
@@ -66,7 +66,7 @@ def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
     if not fitting:
         raise Failure(f"nothing fits: {_refusal(tried[-1])}; use more chips, a larger mesh.tensor or fewer tokens")
     best = min(fitting, key=lambda one: one.least)
-    print(f"recommended: --train.accumulate {best.accumulate} --model.{'remat' if best.remat else 'no_remat'}")
+    print(f"recommended: --train.accumulate {best.accumulate} --model.remat {best.remat}")
     return best
 
 
@@ -124,7 +124,7 @@ COLUMNS = [
     Column("for", lambda row: row["hardware"]),
     Column("data x fsdp x tensor", _mesh),
     Column("rows", lambda row: f"{row['rows']} x {row['accumulate']}"),
-    Column("remat", lambda row: "yes" if row["remat"] else "no"),
+    Column("remat", lambda row: row["remat"]),
     _gigabytes("weights", "weights"),
     _gigabytes("optimizer", "optimizer"),
     _gigabytes("activations", "activations"),

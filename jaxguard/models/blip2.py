@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxguard.config import Remat
 from jaxguard.models.fusion import CLIP_MEAN, CLIP_STD, Fusion, Statistics
 from jaxguard.models.layers import Linear
 from jaxguard.models.opt import Opt, OptConfig
@@ -31,7 +32,7 @@ class Blip2Config:
 class Blip2(Fusion):
     """A fixed number of query vectors per image stand among the token vectors."""
 
-    def __init__(self, config: Blip2Config, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: Blip2Config, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         self.qformer = QFormer(config.qformer, queries=config.num_query_tokens, remat=remat, rngs=rngs)

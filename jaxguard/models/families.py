@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxguard.config import LoraConfig
+from jaxguard.config import LoraConfig, Remat
 from jaxguard.errors import UserError
 from jaxguard.models import reading, tables
 from jaxguard.models.blip2 import Blip2
@@ -61,17 +61,17 @@ class Architecture:
 
     def initial(self, seed: int) -> Parameters:
         """Fresh weights; to be jitted with output shardings."""
-        model = _build(self.family, self.config, self.lora, dtype=jnp.float32, remat=False, rngs=nnx.Rngs(seed))
+        model = _build(self.family, self.config, self.lora, dtype=jnp.float32, remat="none", rngs=nnx.Rngs(seed))
         return {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.split(model)[1])}
 
 
-def architecture(folder: Path, *, dtype: str, remat: bool, lora: LoraConfig | None = None) -> Architecture:
+def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | None = None) -> Architecture:
     """Read a checkpoint folder's configuration.
 
     Args:
         folder: holds config.json and, for other pixel statistics than CLIP's, preprocessor_config.json.
         dtype: compute type of the activations.
-        remat: recompute layers in the backward pass.
+        remat: what of the layers the backward pass computes again.
         lora: adapters to add.
 
     Raises:

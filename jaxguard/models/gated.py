@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import Cache, Entry, attention
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, grouped, scan, stack
@@ -81,7 +82,7 @@ class GatedCrossAttention(nnx.Module):
 class GatedLlama(Llama):
     """A Llama with a stack of cross-attention blocks, one before each group of its layers."""
 
-    def __init__(self, config: GatedConfig, *, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: GatedConfig, *, remat: Remat, rngs: nnx.Rngs):
         super().__init__(config.llama, remat=remat, rngs=rngs)
         width, additional = config.llama.hidden_size, config.additional_vocab_size
         self.gated = config

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import Cache
 from jaxguard.models.fusion import CLIP_MEAN, CLIP_STD, Fusion, Statistics
 from jaxguard.models.gated import GatedConfig, GatedLlama, Sight
@@ -32,7 +33,7 @@ class IdeficsConfig:
 class Idefics(Fusion):
     """Each token looks at the image before it, through cross-attention."""
 
-    def __init__(self, config: IdeficsConfig, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: IdeficsConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         resampler = config.resampler

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxguard.config import Remat
 from jaxguard.models.placement import rows
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -101,6 +102,10 @@ class Embedding(nnx.Module):
         return self.table[...].astype(dtype)[tokens]
 
 
+_SAVED = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+"""What the backward pass keeps of a layer besides its input; attention's products have batch dimensions."""
+
+
 def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
     """`count` layers of one kind as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
@@ -112,10 +117,10 @@ def grouped(layers: nnx.Module, size: int) -> nnx.Module:
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), parameters))
 
 
-def scan(layers: Any, carry: Array, xs: Any = None, *, call: Callable, count: int, remat: bool) -> tuple[Array, Any]:
+def scan(layers: Any, carry: Array, xs: Any = None, *, call: Callable, count: int, remat: Remat) -> tuple[Array, Any]:
     """Apply the first `count` layers of a stack (or of a tuple of stacks): `carry, y = call(layer, carry, x)`.
 
-    Returns the last carry and the stacked ys. `remat` recomputes each layer's inside in the backward pass.
+    Returns the last carry and the stacked ys. `remat` says what of each layer the backward pass computes again.
     """
     graph, parameters = nnx.split(layers)
     parameters = jax.tree.map(lambda leaf: leaf[:count], parameters)
@@ -125,5 +130,6 @@ def scan(layers: Any, carry: Array, xs: Any = None, *, call: Callable, count: in
         carry, y = call(nnx.merge(graph, layer), rows(carry), x)
         return rows(carry), y
 
-    body = jax.checkpoint(body) if remat else body
+    if remat != "none":
+        body = jax.checkpoint(body, policy=_SAVED[remat])
     return jax.lax.scan(body, carry, (parameters, xs), length=count, unroll=count <= UNROLLED)

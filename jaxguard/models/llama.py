@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import Cache, Entry, attention, remembered
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, scan, stack
@@ -82,7 +83,7 @@ class LlamaLayer(nnx.Module):
 class Llama(nnx.Module):
     """Embeddings to hidden states to logits."""
 
-    def __init__(self, config: LlamaConfig, *, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: LlamaConfig, *, remat: Remat, rngs: nnx.Rngs):
         self.config, self.remat = config, remat
         self.embedding = Embedding(config.vocab_size, config.hidden_size, rngs=rngs)
         self.layers = stack(config.num_hidden_layers, lambda rngs: LlamaLayer(config, rngs), rngs)

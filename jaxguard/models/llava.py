@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxguard.config import Remat
 from jaxguard.models.fusion import CLIP_MEAN, CLIP_STD, Fusion, Statistics
 from jaxguard.models.layers import ACTIVATIONS, Linear
 from jaxguard.models.llama import Llama, LlamaConfig
@@ -50,7 +51,7 @@ class Projector(nnx.Module):
 class Llava(Fusion):
     """Image vectors stand among the token vectors."""
 
-    def __init__(self, config: LlavaConfig, *, dtype: jnp.dtype, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: LlavaConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         self.projector = Projector(config, rngs=rngs)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import Cache, Entry, attention, remembered
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, scan, stack
@@ -68,7 +69,7 @@ class OptLayer(nnx.Module):
 class Opt(nnx.Module):
     """Embeddings to hidden states to logits."""
 
-    def __init__(self, config: OptConfig, *, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: OptConfig, *, remat: Remat, rngs: nnx.Rngs):
         width = config.hidden_size
         self.config, self.remat = config, remat
         self.embedding = Embedding(config.vocab_size, width, rngs=rngs)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import attention
 from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, grouped, scan, stack
 
@@ -72,7 +73,7 @@ class QFormerLayer(nnx.Module):
 class QFormer(nnx.Module):
     """Image vectors to as many vectors as there are learnt queries."""
 
-    def __init__(self, config: QFormerConfig, *, queries: int, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: QFormerConfig, *, queries: int, remat: Remat, rngs: nnx.Rngs):
         groups = config.num_hidden_layers // config.cross_attention_frequency
         self.config, self.remat = config, remat
         self.queries = nnx.Param(rngs.params.normal((queries, config.hidden_size)) * 0.02)
@@ -93,7 +94,7 @@ class QFormer(nnx.Module):
             cross, own = layers
             first, rest = _first_and_rest(own)
             x = first.feed(cross(first.attention(x, x), image))
-            return scan(rest, x, call=plain, count=size - 1, remat=False)
+            return scan(rest, x, call=plain, count=size - 1, remat="none")
 
         size = self.config.cross_attention_frequency
         layers = (self.cross, grouped(self.layers, size))

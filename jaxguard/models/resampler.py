@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import attention
 from jaxguard.models.layers import LayerNorm, Linear, scan, stack
 
@@ -58,7 +59,7 @@ class ResamplerLayer(nnx.Module):
 class Resampler(nnx.Module):
     """Any number of image vectors to a fixed number of latents."""
 
-    def __init__(self, config: ResamplerConfig, *, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ResamplerConfig, *, remat: Remat, rngs: nnx.Rngs):
         self.config, self.remat = config, remat
         self.latents = nnx.Param(rngs.params.normal((config.resampler_n_latents, config.width)))
         self.layers = stack(config.resampler_depth, lambda rngs: ResamplerLayer(config, rngs), rngs)

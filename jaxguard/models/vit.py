@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxguard.config import Remat
 from jaxguard.models.attention import attention
 from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, scan, stack
 
@@ -67,7 +68,7 @@ class VitLayer(nnx.Module):
 class Vit(nnx.Module):
     """Pixels to one hidden vector for the class token and for each patch."""
 
-    def __init__(self, config: VitConfig, *, remat: bool, rngs: nnx.Rngs):
+    def __init__(self, config: VitConfig, *, remat: Remat, rngs: nnx.Rngs):
         width = config.hidden_size
         self.config, self.remat = config, remat
         self.patch = Linear(config.num_channels * config.patch_size**2, width, bias=config.patch_bias, rngs=rngs)

@@ -65,7 +65,7 @@ def patch_labels(scene: scenes.Scene, grid: int) -> Int32[np.ndarray, "P 3"]:
 def main(options: Options) -> None:
     """Train the tower and write the checkpoint."""
     base = zoo.resolve(options.base)
-    arch = architecture(base, dtype="float32", remat=False)
+    arch = architecture(base, dtype="float32", remat="none")
     parameters = jax.jit(lambda: arch.initial(options.seed))()
     width = arch.config.vision.hidden_size
     heads = {name: jnp.zeros((width, len(names) + 1)) for name, names in LABELS.items()}

@@ -86,7 +86,7 @@ def test_objective(tmp_path):
 
 
 def test_operations_are_those_of_the_matrices(small_checkpoint):
-    arch = architecture(small_checkpoint, dtype="float32", remat=False)
+    arch = architecture(small_checkpoint, dtype="float32", remat="none")
     view = View(rows=3, tokens=40, patches=16, answers=10)
 
     tower = 3 * 17 * 2 * (4 * 32 * 32 + 2 * 32 * 48)
@@ -99,7 +99,7 @@ def test_operations_are_those_of_the_matrices(small_checkpoint):
     everything = frozen + 4 * tower + 2 * patches + 2 * tower_looks + 6 * projector + 6 * decoder
     assert step_flops(arch, "all", [view]) == everything
     assert step_flops(arch, "all", [view, view]) == 2 * everything
-    adapted = architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig(rank=2))
+    adapted = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig(rank=2))
     low = 3 * 40 * 2 * 2 * (2 * 64 + 2 * 48 + 3 * 80)
     assert step_flops(adapted, "lora", [view]) == frozen + 2 * projector + 4 * decoder + 6 * low
 

@@ -32,12 +32,12 @@ def test_figures_of_a_small_run(small_config, environment, tmp_path):
     config = dataclasses.replace(
         small_config,
         mesh=MeshConfig(data=1, fsdp=8),
-        model=dataclasses.replace(small_config.model, trainable="lora", dtype="bfloat16", remat=True),
+        model=dataclasses.replace(small_config.model, trainable="lora", dtype="bfloat16", remat="full"),
         train=dataclasses.replace(small_config.train, batch_size=16, accumulate=2),
     )
     step, decoding = rehearse_runs([(config, EIGHT)], tmp_path, decode=True)
     assert (step.rows, step.accumulate, step.fits, decoding.fits) == (1, 2, True, True)
-    arch = architecture(zoo.resolve(config.model.path), dtype="bfloat16", remat=True, lora=config.model.lora)
+    arch = architecture(zoo.resolve(config.model.path), dtype="bfloat16", remat="full", lora=config.model.lora)
     adapters = sum(leaf.size for path, leaf in arch.shapes.items() if ".lora." in path)
     others = sum(leaf.size for leaf in arch.shapes.values()) - adapters
     assert (2 * others + 4 * adapters) / 8 < step.weights < 1.5 * 2 * others / 8 + 4 * adapters
@@ -73,9 +73,10 @@ def test_what_the_compiler_says_of_too_little_memory(words, beside, small_config
 
 
 def canned(config, hardware, *, give_up=False):
-    """25 GB, and what micro-batches divide and rematerialisation takes a quarter of."""
-    total = (25 + 400 / config.train.accumulate * (0.25 if config.model.remat else 1)) * GB
-    seconds = (1.3 if config.model.remat else 1.0) * (1 + 0.01 * config.train.accumulate)
+    """25 GB, and what micro-batches divide and rematerialisation leaves a share of."""
+    share, longer = {"none": (1, 1.0), "dots": (0.6, 1.2), "full": (0.25, 1.3)}[config.model.remat]
+    total = (25 + 400 / config.train.accumulate * share) * GB
+    seconds = longer * (1 + 0.01 * config.train.accumulate)
     return Rehearsal(
         name=config.name,
         hardware=hardware.name,
@@ -101,14 +102,14 @@ def canned(config, hardware, *, give_up=False):
 def test_search_takes_the_fastest_that_fits(monkeypatch, environment, tmp_path, capsys):
     monkeypatch.setattr(rehearsals, "rehearse", canned)
     best = search(CONFIG, EIGHT, tmp_path)
-    assert (best.accumulate, best.remat) == (2, True)
-    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 2 --model.remat\n")
+    assert (best.accumulate, best.remat) == (2, "full")
+    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 2 --model.remat full\n")
     tried = [(row["remat"], row["accumulate"]) for row in json.loads((tmp_path / "rehearsal.json").read_text())["rows"]]
-    assert tried == [(False, 1), (False, 2), (False, 4), (True, 1), (True, 2)]
+    assert tried == [*(("none", n) for n in (1, 2, 4)), *(("dots", n) for n in (1, 2, 4)), ("full", 1), ("full", 2)]
     larger = dataclasses.replace(CONFIG, train=TrainConfig(batch_size=128))
     best = search(larger, EIGHT, tmp_path)
-    assert (best.accumulate, best.remat) == (8, False)
-    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 8 --model.no_remat\n")
+    assert (best.accumulate, best.remat) == (8, "none")
+    assert capsys.readouterr().out.endswith("recommended: --train.accumulate 8 --model.remat none\n")
     with pytest.raises(Failure, match=r"nothing fits: run does not fit 8xH100: 125\.0 GB a chip of 80 GB"):
         search(dataclasses.replace(CONFIG, train=TrainConfig(batch_size=8)), EIGHT, tmp_path)
 

@@ -1,16 +1,19 @@
 """What is read off a traced program: its operations, against the count from shapes, and what it keeps."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from jaxguard.bench.flops import View, step_flops
 from jaxguard.bench.rehearsal import trace
 from jaxguard.bench.traced import kept_bytes, matrix_flops
-from jaxguard.config import MeshConfig
+from jaxguard.config import MeshConfig, Remat
 from jaxguard.models import zoo
+from jaxguard.models.layers import Linear, scan, stack
 from jaxguard.train.setup import describe_model, prepare
 
 
@@ -25,7 +28,7 @@ def test_operations_are_those_counted_from_shapes(small_config, trainable):
     view = View(config.train.batch_size, config.data.length, 16, config.data.answer_length)
     found = matrix_flops(trace(config, setup, "plain").jaxpr)
     assert found == pytest.approx(step_flops(model.architecture, trainable, [view, view]), rel=0.02)
-    again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=True))
+    again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
     model = describe_model(again, zoo.describe(config.model.path))
     assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.1 * found
 
@@ -39,15 +42,23 @@ def test_loops_count_as_often_as_they_run():
 
 
 def test_what_loops_keep_for_the_backward_pass():
-    def loss(weights, x, remat):
-        def body(x, w):
-            return jnp.sin(x @ w), None
+    """Inputs of layers always; results of products with weights; what products of activations and sines need."""
+    layers, x = stack(5, lambda rngs: Linear(4, 4, bias=False, rngs=rngs), nnx.Rngs(0)), jnp.zeros((2, 3, 4))
+    graph, weights = nnx.split(layers)
 
-        return jax.lax.scan(jax.checkpoint(body) if remat else body, x, weights)[0].sum()
+    def call(layer, x, _):
+        y = layer(x)
+        return jnp.sin(jnp.einsum("btd,bsd->bts", y, y) @ y), None
 
-    weights, x = jnp.zeros((5, 4, 4)), jnp.zeros((3, 4))
-    kept = {
-        remat: kept_bytes(jax.make_jaxpr(jax.grad(lambda w, remat=remat: loss(w, x, remat)))(weights).jaxpr)
-        for remat in (False, True)
+    def kept(remat):
+        def loss(weights):
+            return scan(nnx.merge(graph, weights), x, call=call, count=5, remat=remat)[0].sum()
+
+        return kept_bytes(jax.make_jaxpr(jax.grad(loss))(weights).jaxpr)
+
+    rows, pairs = 5 * 2 * 3 * 4 * 4, 5 * 2 * 3 * 3 * 4
+    assert {remat: kept(remat) for remat in get_args(Remat)} == {
+        "none": 3 * rows + pairs,
+        "dots": 2 * rows,
+        "full": rows,
     }
-    assert kept == {False: 2 * 5 * 3 * 4 * 4, True: 5 * 3 * 4 * 4}

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "golden"
 
 @pytest.mark.parametrize("family", ["llava", "blip2", "idefics"])
 def test_tower_logits_and_tokens(family):
-    arch = architecture(FOLDER / family, dtype="float32", remat=False)
+    arch = architecture(FOLDER / family, dtype="float32", remat="none")
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     parameters = weights.load(
         FOLDER / family, arch, dict.fromkeys(arch.shapes, device), dict.fromkeys(arch.shapes, np.dtype("float32"))

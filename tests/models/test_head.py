@@ -21,12 +21,12 @@ LLAMA = {
 
 def opt(tied):
     config = OptConfig(20, 8, 1, 12, num_attention_heads=2, max_position_embeddings=8, tie_word_embeddings=tied)
-    return Opt(config, remat=False, rngs=nnx.Rngs(0))
+    return Opt(config, remat="none", rngs=nnx.Rngs(0))
 
 
 def gated(tied):
     config = GatedConfig(LlamaConfig(**LLAMA, tie_word_embeddings=tied), vision_width=8, additional_vocab_size=3)
-    return GatedLlama(config, remat=False, rngs=nnx.Rngs(0))
+    return GatedLlama(config, remat="none", rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -16,7 +16,7 @@ from jaxguard.train.sharding import make_mesh, parameter_shardings
 
 
 def load(folder, mesh=None):
-    arch = architecture(folder, dtype="float32", remat=False)
+    arch = architecture(folder, dtype="float32", remat="none")
     shardings = parameter_shardings(arch.shapes, make_mesh(mesh or MeshConfig()))
     return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
 
@@ -156,7 +156,7 @@ def test_configurations_that_are_not_supported(folder, change, message):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
-        architecture(folder, dtype="float32", remat=False)
+        architecture(folder, dtype="float32", remat="none")
 
 
 def test_saving_never_overwrites(folder):

@@ -146,7 +146,7 @@ def idefics(folder, *, vision=(), perceiver=(), **changes):
 
 def load(folder):
     """(architecture, parameters) of a folder, on one device: on eight, each would compute the same."""
-    arch = architecture(folder, dtype="float32", remat=False)
+    arch = architecture(folder, dtype="float32", remat="none")
     shardings = dict.fromkeys(arch.shapes, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
 

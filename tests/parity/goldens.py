@@ -43,7 +43,7 @@ def make(family: str, folder: Path) -> dict[str, np.ndarray]:
     tokens = np.array([[0] * (length - len(row)) + row for row in rows], np.int32)
     segments = np.array([[0] * (length - len(row)) + [1] * len(row) for row in rows], np.int32)
     pictures = images(rows=3, per_row=PER_ROW[family])
-    config = architecture(folder, dtype="float32", remat=False).config
+    config = architecture(folder, dtype="float32", remat="none").config
     inputs = {
         "input_ids": torch.from_numpy(tokens).long(),
         "attention_mask": torch.from_numpy(segments).long(),

@@ -82,7 +82,7 @@ def write_llava(folder: Path) -> None:
         layer = f"layers.{block[1]}." if block else ""
         tensors[f"{TEXT}{layer}{NAMES[part]}.weight"] = weights
     rng = np.random.default_rng(0)
-    for name, shape in expected_shapes(architecture(folder, dtype="float32", remat=False)).items():
+    for name, shape in expected_shapes(architecture(folder, dtype="float32", remat="none")).items():
         if not name.startswith(TEXT):
             tensors[name] = rng.normal(0, 0.02, shape).astype(np.float32)
     save_file(tensors, folder / "model.safetensors")

@@ -99,7 +99,7 @@ PARAMETERS = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_parameter_has_a_rule_and_the_right_shape(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
-    arch = architecture(tmp_path, dtype="bfloat16", remat=False)
+    arch = architecture(tmp_path, dtype="bfloat16", remat="none")
     config = AutoConfig.from_pretrained(tmp_path)
     kind = IdeficsForVisionText2Text if name.startswith("HuggingFaceM4") else AutoModelForImageTextToText
     with torch.device("meta"):

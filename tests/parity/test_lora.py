@@ -30,7 +30,7 @@ def test_adapter_and_merged_checkpoint_give_our_logits(tmp_path, family):
     theirs = getattr(checkpoints, family)(tmp_path / "base")
     lora = LoraConfig(rank=3, alpha=5.0, targets=TARGETS[family])
     plain, parameters = checkpoints.load(tmp_path / "base")
-    arch = architecture(tmp_path / "base", dtype="float32", remat=False, lora=lora)
+    arch = architecture(tmp_path / "base", dtype="float32", remat="none", lora=lora)
     rng = np.random.default_rng(0)
     parameters |= {
         path: rng.normal(size=struct.shape).astype(np.float32) * 0.2
@@ -66,7 +66,7 @@ def test_adapter_and_merged_checkpoint_give_our_logits(tmp_path, family):
 
 def test_the_adapter_file_names_every_module_once(tmp_path):
     checkpoints.llava(tmp_path / "base")
-    arch = architecture(tmp_path / "base", dtype="float32", remat=False, lora=LoraConfig())
+    arch = architecture(tmp_path / "base", dtype="float32", remat="none", lora=LoraConfig())
     parameters = jax.tree.map(np.asarray, jax.jit(lambda: arch.initial(0))())
     weights.save_adapter(parameters, arch, "base", tmp_path / "adapter", np.dtype("float32"))
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())

@@ -71,7 +71,7 @@ def test_idefics(folders, name, closing):
     assert real(row) == whole["input_ids"][0].tolist()
     learnt = row.answer_mask[row.segments > 0]
     assert learnt.tolist() == [False] * len(real(prompt)) + [True] * (len(real(row)) - len(real(prompt)))
-    arch = architecture(folder, dtype="float32", remat=False)
+    arch = architecture(folder, dtype="float32", remat="none")
     assert arch.config.image_token_index == encoder.image_id
     seen = Idefics.seen(_Wiring(arch.config), row.tokens[None], row.segments[None], 1)[0][row.segments > 0]
     assert np.asarray(seen).tolist() == whole["image_attention_mask"][0].bool().tolist()
@@ -85,7 +85,7 @@ def test_images_behind_an_end_and_several_of_them(folders):
     picture = Image.fromarray(PIXELS)
     theirs = processor(text=["User:", picture, "one</s>two", picture, picture, "three</s>", "four"])
     tokens = theirs["input_ids"].numpy().astype(np.int32)
-    config = architecture(folders["idefics"], dtype="float32", remat=False).config
+    config = architecture(folders["idefics"], dtype="float32", remat="none").config
     seen = Idefics.seen(_Wiring(config), tokens, np.ones_like(tokens), 3)
     assert np.asarray(seen).tolist() == theirs["image_attention_mask"].bool().tolist()
     assert torch.unique(theirs["image_attention_mask"].sum(-1)).tolist() == [0, 1]
@@ -99,7 +99,7 @@ class _Wiring:
 
 
 def _same_pixels(encoder, folder, expected):
-    config = architecture(folder, dtype="float32", remat=False).config
+    config = architecture(folder, dtype="float32", remat="none").config
     pixels = encoder.image(PIXELS).astype(np.float32) / 255
     ours = (pixels - np.float32(config.image_mean)) / np.float32(config.image_std)
     assert np.abs(ours.transpose(2, 0, 1) - np.asarray(expected)).max() < 2 / 255 / min(config.image_std)

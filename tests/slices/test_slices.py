@@ -24,7 +24,7 @@ def config(small_config):
     return dataclasses.replace(
         small_config,
         mesh=MeshConfig(data=1, fsdp=4, hardware="v5e:2x2"),
-        model=dataclasses.replace(small_config.model, trainable="lora", dtype="bfloat16", remat=True),
+        model=dataclasses.replace(small_config.model, trainable="lora", dtype="bfloat16", remat="full"),
     )
 
 

@@ -44,7 +44,7 @@ def checkpoint(request, tmp_path_factory):
         values["qformer_config"] |= NARROW
         values["num_query_tokens"] = 4
     path.write_text(json.dumps(values))
-    arch = architecture(draft, dtype="float32", remat=False)
+    arch = architecture(draft, dtype="float32", remat="none")
     rng = np.random.default_rng(0)
     parameters = {
         path: np.asarray(value) + 0.1 * rng.normal(size=value.shape).astype(np.float32)
@@ -56,7 +56,7 @@ def checkpoint(request, tmp_path_factory):
 
 @pytest.fixture
 def config(checkpoint, small_config):
-    model = dataclasses.replace(small_config.model, path=str(checkpoint), trainable="all", remat=True)
+    model = dataclasses.replace(small_config.model, path=str(checkpoint), trainable="all", remat="full")
     few = dataclasses.replace(small_config.evaluate, examples=8, new_tokens=6)
     return dataclasses.replace(small_config, model=model, mesh=MeshConfig(data=2, fsdp=2, tensor=2), evaluate=few)
 
@@ -91,7 +91,7 @@ def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
 
 
 def test_the_decoder_trains_without_its_queries(checkpoint):
-    arch = architecture(checkpoint, dtype="float32", remat=False)
+    arch = architecture(checkpoint, dtype="float32", remat="none")
     decoder, language = (partition(arch.shapes, mode)[0].keys() for mode in ("decoder", "language"))
     assert {path.partition(".")[0] for path in language - decoder} in ({"qformer"}, {"resampler"})
     assert {path.partition(".")[0] for path in decoder} <= {"projector", "language"}

@@ -31,7 +31,7 @@ ANSWERS = 24
 
 @pytest.fixture(scope="module")
 def small(small_checkpoint):
-    arch = architecture(small_checkpoint, dtype="float32", remat=False)
+    arch = architecture(small_checkpoint, dtype="float32", remat="none")
     return arch, jax.jit(lambda: arch.initial(3))()
 
 

@@ -75,7 +75,7 @@ def test_adapters_learn_and_the_base_stays(small_config, tmp_path):
 
 
 def test_dropout_is_drawn_per_step_and_off_when_answering(small_checkpoint):
-    arch = architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig(rank=2, dropout=0.5))
+    arch = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig(rank=2, dropout=0.5))
     parameters = jax.jit(lambda: arch.initial(0))()
     parameters = {path: value + 0.3 if path.endswith(".lora.b") else value for path, value in parameters.items()}
     tokens, positions = np.ones((1, 6), np.int32), np.arange(6, dtype=np.int32)[None]
@@ -107,7 +107,7 @@ def test_targets_that_cannot_be_adapted(small_checkpoint, tmp_path, targets, mes
     untied = {"tie_word_embeddings": False, "text_config": config["text_config"] | {"tie_word_embeddings": False}}
     (tmp_path / "config.json").write_text(json.dumps(config | untied))
     with pytest.raises(UserError, match=message):
-        architecture(tmp_path, dtype="float32", remat=False, lora=LoraConfig(targets=targets))
+        architecture(tmp_path, dtype="float32", remat="none", lora=LoraConfig(targets=targets))
 
 
 def test_values_that_cannot_work():
@@ -117,7 +117,7 @@ def test_values_that_cannot_work():
 
 
 def test_every_mode_splits_all_parameters(small_checkpoint):
-    arch = architecture(small_checkpoint, dtype="float32", remat=False, lora=LoraConfig())
+    arch = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig())
     for mode in ("projector", "lora", "decoder", "language", "all"):
         chosen, frozen = partition(arch.shapes, mode)
         assert chosen
