@@ -70,7 +70,7 @@ def test_a_step_does_not_grow_with_its_layers(small_config, small_checkpoint, tm
     config = dataclasses.replace(small_config, model=model, objective=ObjectiveConfig())
     rows = bench_compile(config, tmp_path)
     assert [row["case"] for row in rows] == ["2 layers", "all layers"]
-    assert 0.95 < rows[1]["instructions_ratio"] < 1.05
+    assert 0.5 < rows[1]["instructions_ratio"] < 1.05, "two layers are unrolled, the others a loop"
     assert rows[0]["instructions"] > 1000
     assert written(tmp_path, "compile")["rows"][1]["seconds"] > 0
 
