@@ -16,15 +16,17 @@ import numpy as np
 from jaxguard.batch import Batch
 from jaxguard.bench.flops import View, peak, step_flops
 from jaxguard.bench.timing import megabytes, milliseconds, publish, ratio, take_turns, temporary_bytes
+from jaxguard.bench.traced import matrix_flops
 from jaxguard.config import Config, ObjectiveConfig, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.errors import UserError
 from jaxguard.experiments import validate
+from jaxguard.models.llava import LlavaConfig
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.loop import training_source
-from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
+from jaxguard.train.setup import CompiledStep, Model, load_model, prepare, trace_step
 from jaxguard.train.sharding import place_batch
 
 PAIRED = ObjectiveConfig(alpha=1.0, cross=1.0, entropy=0.5, entropy_max=0.5)
@@ -83,7 +85,13 @@ def first_batch(config: Config, encoder: Encoder) -> Batch:
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:
-    """Of one step of a configuration over such batches."""
+    """Of one step of a configuration over such batches.
+
+    A LLaVA's are counted from its shapes; of the other families, all matrix products that the step is traced to.
+    """
+    if not isinstance(model.architecture.config, LlavaConfig):
+        setup, _ = prepare(case, model)
+        return matrix_flops(trace_step(case, setup, 0, place_batch(batch, model.mesh), "plain").jaxpr)
     patches, length, rows = model.architecture.config.vision.patches, case.data.length, case.train.batch_size
     views = [View(rows, length, patches, case.data.answer_length)]
     if case.objective.views == 2:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxguard.config import MeshConfig
+from jaxguard.bench.step import first_batch, flops
+from jaxguard.config import MeshConfig, ObjectiveConfig
 from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
@@ -130,3 +131,17 @@ def test_cache_changes_nothing(config):
         tokens[:, place], segments[:, place] = token, 1
         positions[:, place] = positions[:, place - 1] + 1
     assert len(np.unique(said)) > 1
+
+
+def test_operations_of_a_step_are_counted(config):
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
+    plain = dataclasses.replace(config, objective=ObjectiveConfig())
+    model = load_model(config)
+    encoder = Encoder.from_checkpoint(model.folder)
+    one, two = (flops(case, model, first_batch(case, encoder)) for case in (plain, config))
+    weights = sum(
+        shape.size for path, shape in model.architecture.shapes.items() if path.startswith("language.layers.")
+    )
+    assert one > 6 * weights * config.train.batch_size, "forward, and two products backward, of a token of each row"
+    assert config.objective.views == 2
+    assert 1.9 < two / one < 2.1
