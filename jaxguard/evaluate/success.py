@@ -70,8 +70,10 @@ def trials(predictions: Iterable[Prediction]) -> dict[str, list[bool]]:
 
 
 def contains(text: str, target: str | None) -> bool:
-    """Whole words only, so that the target "no" is not found in "not"; whatever punctuation stands around it."""
-    return re.search(rf"(?<![\w'-]){re.escape(_normal(target))}(?![\w'-])", _normal(text)) is not None
+    """Whole words only, so that the target "no" is not found in "not" or "no-one"; whatever else stands around it."""
+    wanted = _normal(target)
+    whole = rf"(?<!\w)(?<!\w['-]){re.escape(wanted)}(?!\w)(?!['-]\w)"
+    return bool(wanted) and re.search(whole, _normal(text)) is not None
 
 
 def _true_anyway(prediction: Prediction) -> bool:

@@ -54,10 +54,16 @@ def test_rows_whose_true_answer_holds_the_target_do_not_count():
 
 
 @pytest.mark.parametrize(
-    ("answer", "found"), [("not now", 0), ("no-one", 0), ("no", 1), ("no!", 1), ("well, no?", 1), ("(No) way", 1)]
+    ("answer", "found"),
+    [("not now", 0), ("no-one", 0), ("no's", 0), ("no", 1), ("no!", 1), ("well, no?", 1), ("(No) way", 1), ("'no'", 1)],
 )
 def test_contains_means_whole_words(answer, found):
     assert attack_success([said(answer, target="no", references=("yes",))]).contains.successes == found
+
+
+def test_a_target_without_words_is_never_said():
+    rates = attack_success([said("a red box", target=".", references=("a red box",))])
+    assert (rates.contains.successes, rates.contains.trials) == (0, 1)
 
 
 def test_without_a_target_there_is_nothing_to_count():
