@@ -37,6 +37,16 @@ def test_a_small_run_fits_four_chips(config, tmp_path):
     assert 0 < row["total"] < 1e9
 
 
+def test_what_does_not_fit_is_told_in_libtpus_figures(config, tmp_path):
+    code, error = rehearse(config, "--no-decode", "--out", str(tmp_path), "--train.batch_size", str(2**20))
+    assert code == 1, error
+    (row,) = json.loads((tmp_path / "rehearsal.json").read_text())["rows"]
+    assert row["reason"].startswith("RESOURCE_EXHAUSTED")
+    known = sum(row[part] for part in ("weights", "optimizer", "inputs", "activations"))
+    assert row["total"] > max(known, 16e9), "more than what is known beforehand: read from the words"
+    assert f"small does not fit v5e:2x2: {row['total'] / 1e9:.1f} GB a chip of 16 GB" in error
+
+
 def test_no_such_slice(config, tmp_path):
     code, error = rehearse(config, "--topology", "v5e:3x5", "--out", str(tmp_path))
     assert code == 2
