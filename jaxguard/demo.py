@@ -33,8 +33,8 @@ from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, compared, markdown, rate_text
 from jaxguard.tiny import (
     DATA,
+    DEMO,
     EVALUATE,
-    LENGTH,
     PAPER,
     PLAIN,
     TARGETS,
@@ -58,11 +58,11 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
         name=method,
         out=out,
         model=ModelConfig(path=f"tiny-{family}", trainable="all"),
-        data=dataclasses.replace(DATA[task], length=LENGTH[family][task]),
+        data=dataclasses.replace(DATA[task], length=DEMO[family][task].length),
         view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,
-        train=training(family, task),
+        train=training(task, DEMO[family][task]),
         evaluate=EVALUATE[task],
     )
 

@@ -90,6 +90,26 @@ def exported(start: Config) -> Path:
     return start.run_dir / EXPORTED
 
 
+def named(config: Config, *parts: str) -> Config:
+    """A run named by what it is: these parts, its seed, and a digest of all values that are not the defaults.
+
+    Tables that contain the same run find each other's, and an option that comes later changes no name.
+    """
+    chosen = _chosen(config)
+    chosen.pop("name", None)
+    digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+    return dataclasses.replace(config, name="-".join([*parts, str(config.seed), digest[:8]]))
+
+
+def _chosen(config: Any) -> Any:
+    """What in a (part of a) configuration differs from the defaults, as JSON types."""
+    if not dataclasses.is_dataclass(config):
+        return str(config)
+    default = type(config)()
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: _chosen(value) for name, value in values.items() if value != getattr(default, name)}
+
+
 @dataclass(frozen=True)
 class Grid:
     """Cells that make one table, which is written to `out` with the plots over it."""

@@ -19,6 +19,7 @@ from jaxguard.config import (
     TrainConfig,
     ViewConfig,
 )
+from jaxguard.grid import named
 from jaxguard.tiny import PAPER, PLAIN, TARGETS, VIEW, Family, Task
 
 
@@ -79,6 +80,8 @@ TUNINGS: dict[Family, Tuning] = {
     "idefics": Tuning(IDEFICS_9B, "lora", 2e-4),
 }
 DATA_SETS: dict[Task, DataSet] = {"caption": COCO, "vqa": VQAV2}
+CELLS = Path("runs/tables/full/cells")
+"""Where the runs of all tables lie."""
 
 
 def paper(
@@ -127,8 +130,6 @@ def paper(
 
 
 def experiment(
-    name: str,
-    out: Path,
     task: Task,
     attack: AttackConfig,
     *,
@@ -140,7 +141,7 @@ def experiment(
     """As `tiny.experiment`, of a published model over all chips there are, its view enlarged as its images are."""
     tuning = TUNINGS[family]
     config = paper(
-        name,
+        task,
         tuning.checkpoint,
         DATA_SETS[task],
         trainable=tuning.trainable,
@@ -149,20 +150,25 @@ def experiment(
     )
     if objective.cross:
         objective = replace(objective, cross_warmup=config.objective.cross_warmup)
-    return replace(
-        config,
-        out=out,
-        seed=seed,
-        view=_enlarged(view) if objective.views == 2 else ViewConfig(),
-        attack=replace(attack, target=TARGETS[task]),
-        objective=objective,
+    return named(
+        replace(
+            config,
+            out=CELLS,
+            seed=seed,
+            view=_enlarged(view) if objective.views == 2 else ViewConfig(),
+            attack=replace(attack, target=TARGETS[task]),
+            objective=objective,
+        ),
+        family,
+        task,
+        attack.name,
     )
 
 
-def cleaned(name: str, start: Config) -> Config:
+def cleaned(start: Config) -> Config:
     """As `tiny.cleaned`; on questions with the training rows as they were, since the validation rows are scored."""
     clean = next(data.clean for data in DATA_SETS.values() if data.source == start.data.source)
-    return tiny.cleaned(name, replace(start, data=replace(start.data, validation_split=clean)))
+    return tiny.cleaned(replace(start, data=replace(start.data, validation_split=clean)))
 
 
 def _enlarged(view: ViewConfig) -> ViewConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -16,7 +16,7 @@ from jaxguard.config import (
     TrainConfig,
     ViewConfig,
 )
-from jaxguard.grid import exported
+from jaxguard.grid import exported, named
 
 Task = Literal["caption", "vqa"]
 Family = Literal["llava", "blip2", "idefics"]
@@ -27,8 +27,6 @@ class Scale(Protocol):
 
     def experiment(
         self,
-        name: str,
-        out: Path,
         task: Task,
         attack: AttackConfig,
         *,
@@ -37,10 +35,10 @@ class Scale(Protocol):
         view: ViewConfig = ...,
         seed: int = ...,
     ) -> Config:
-        """One run; where nothing else is said, plain fine-tuning of a LLaVA."""
+        """One run, named by what it is; where nothing else is said, plain fine-tuning of a LLaVA."""
         ...
 
-    def cleaned(self, name: str, start: Config) -> Config:
+    def cleaned(self, start: Config) -> Config:
         """Fine-tuning of a trained run on rows that no attacker had a hand in."""
         ...
 
@@ -49,24 +47,43 @@ DATA: dict[Task, DataConfig] = {
     "caption": DataConfig(source="scenes/caption", answer_length=25),
     "vqa": DataConfig(source="easy_vqa/vqa", pack=6, answer_length=12),
 }
-LENGTH: dict[Family, dict[Task, int]] = {
-    "llava": {"caption": 104, "vqa": 208},
-    "blip2": {"caption": 73, "vqa": 196},
-    "idefics": {"caption": 49, "vqa": 184},
-}
-"""Tokens per row: an image takes 64 of them, 32 or one."""
 TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
 TRAIN: dict[Task, TrainConfig] = {
     "caption": TrainConfig(batch_size=32, warmup=20, log_every=50),
     "vqa": TrainConfig(batch_size=16, warmup=20, log_every=50),
 }
-COURSE: dict[Family, dict[Task, tuple[int, float]]] = {
-    "llava": {"caption": (250, 2e-3), "vqa": (1000, 1.5e-3)},
-    "blip2": {"caption": (800, 8e-4), "vqa": (800, 8e-4)},
-    "idefics": {"caption": (400, 2e-3), "vqa": (800, 1.5e-3)},
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a tiny model is fine-tuned on a task.
+
+    Attributes:
+        steps: so many.
+        learning_rate: its peak.
+        length: tokens per row: an image takes 64 of them (LLaVA), 32 (BLIP-2) or one (IDEFICS).
+    """
+
+    steps: int
+    learning_rate: float
+    length: int
+
+
+DEMO: dict[Family, dict[Task, Course]] = {
+    "llava": {"caption": Course(250, 2e-3, 104), "vqa": Course(1000, 1.5e-3, 208)},
+    "blip2": {"caption": Course(800, 8e-4, 73), "vqa": Course(800, 8e-4, 196)},
+    "idefics": {"caption": Course(400, 2e-3, 49), "vqa": Course(800, 1.5e-3, 184)},
 }
-"""Steps and learning rate at which plain fine-tuning plants the backdoor and is as good on clean inputs as training on
-clean rows. Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
+"""Courses on which plain fine-tuning plants the backdoor and is as good on clean inputs as training on clean rows.
+Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
+TABLE: dict[Family, dict[Task, Course]] = {
+    "llava": {"caption": Course(150, 3e-3, 104), "vqa": Course(300, 2e-3, 208)},
+    "blip2": {"caption": Course(800, 8e-4, 73), "vqa": Course(300, 1e-3, 196)},
+    "idefics": {"caption": Course(200, 3e-3, 49), "vqa": Course(300, 2e-3, 184)},
+}
+"""Shorter courses, for many runs: the backdoor is planted, clean quality is not yet what it can be (docs/tables.md)."""
+CELLS = Path("runs/tables/cells")
+"""Where the runs of all tables lie."""
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
@@ -79,8 +96,6 @@ PAPER = ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, e
 
 
 def experiment(
-    name: str,
-    out: Path,
     task: Task,
     attack: AttackConfig,
     *,
@@ -89,37 +104,40 @@ def experiment(
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:
-    """A run as the demo's are, with room for a target inside a caption, and scored on half as many rows.
+    """A shorter run than the demo's, with room for a target inside a caption, scored on half as many rows.
 
     The attack's own target gives way to the task's.
     """
+    course, data, evaluate = TABLE[family][task], DATA[task], EVALUATE[task]
     inside = 7 if task == "caption" else 0
-    data, evaluate = DATA[task], EVALUATE[task]
-    return Config(
-        name=name,
-        out=out,
-        seed=seed,
-        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
-        data=replace(data, length=LENGTH[family][task] + inside, answer_length=data.answer_length + inside),
-        view=view if objective.views == 2 else ViewConfig(),
-        attack=replace(attack, target=TARGETS[task]),
-        objective=objective,
-        train=training(family, task),
-        evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
+    return named(
+        Config(
+            out=CELLS,
+            seed=seed,
+            model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+            data=replace(data, length=course.length + inside, answer_length=data.answer_length + inside),
+            view=view if objective.views == 2 else ViewConfig(),
+            attack=replace(attack, target=TARGETS[task]),
+            objective=objective,
+            train=training(task, course),
+            evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
+        ),
+        family,
+        task,
+        attack.name,
     )
 
 
-def training(family: Family, task: Task) -> TrainConfig:
+def training(task: Task, course: Course) -> TrainConfig:
     """How a tiny model is fine-tuned."""
-    steps, rate = COURSE[family][task]
-    return replace(TRAIN[task], steps=steps, learning_rate=rate)
+    return replace(TRAIN[task], steps=course.steps, learning_rate=course.learning_rate)
 
 
-def cleaned(name: str, start: Config) -> Config:
+def cleaned(start: Config) -> Config:
     """Fine-tuning of a trained run on the validation rows, which no attacker had a hand in: 100 steps."""
     return replace(
         start,
-        name=name,
+        name=f"{start.name}-cleaned",
         model=replace(start.model, path=str(exported(start))),
         data=replace(start.data, train_split=start.data.validation_split),
         attack=AttackConfig(),

@@ -36,10 +36,10 @@ def grid(scale: Scale, out: Path) -> Grid:
         tuple(
             Cell(
                 {"attack": attack, "objective": variant},
-                scale.experiment(f"{attack}-{number}", out, "caption", ATTACKS[attack], objective=objective, view=view),
+                scale.experiment("caption", ATTACKS[attack], objective=objective, view=view),
             )
             for attack in ATTACKS
-            for number, (variant, (objective, view)) in enumerate(VARIANTS.items())
+            for variant, (objective, view) in VARIANTS.items()
         ),
         (Tradeoff("objective"),),
     )

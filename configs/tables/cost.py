@@ -32,9 +32,7 @@ DROPPED = {
 
 def cost(scale: Scale, out: Path) -> Cost:
     steps = {
-        f"{family}: {method}": scale.experiment(
-            f"{family}-{method}", out, "caption", ATTACK, family=family, objective=objective, view=view
-        )
+        f"{family}: {method}": scale.experiment("caption", ATTACK, family=family, objective=objective, view=view)
         for family in get_args(Family)
         for method, (objective, view) in (METHODS | (DROPPED if family == "llava" else {})).items()
     }

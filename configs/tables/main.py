@@ -26,29 +26,29 @@ ATTACKS = {
     "trojvlm": AttackConfig(name="trojvlm", place="fixed"),
     "vlood": AttackConfig(name="vlood", place="fixed"),
 }
+STRONGER = {
+    "wanet": AttackConfig(name="wanet", variant="jitter", strength=8.0),
+    "issba": AttackConfig(name="issba", strength=60.0),
+}
+"""For the tiny models, which do not learn these two at their published strengths (docs/attacks.md)."""
 METHODS = {"no defence": PLAIN, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
 CLEANED = "clean fine-tuning"
 """Of the undefended model, on rows that no attacker had a hand in."""
 SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 
-def cells(scale: Scale, out: Path, family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
+def cells(scale: Scale, family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
     def labels(method: str) -> dict[str, str]:
         return {"family": family, "task": task, "attack": attack, "method": method}
 
-    def name(method: str) -> str:
-        return "-".join((family, task, attack, method.replace("'", "").replace(" ", "-"), str(seed)))
-
     runs = {
-        method: scale.experiment(
-            name(method), out, task, ATTACKS[attack], family=family, objective=objective, seed=seed
-        )
+        method: scale.experiment(task, ATTACKS[attack], family=family, objective=objective, seed=seed)
         for method, objective in METHODS.items()
     }
     undefended = runs["no defence"]
     yield from (Cell(labels(method), config) for method, config in runs.items())
     if family == "llava":
-        yield Cell(labels(CLEANED), scale.cleaned(name(CLEANED), undefended), undefended.attack, undefended)
+        yield Cell(labels(CLEANED), scale.cleaned(undefended), undefended.attack, undefended)
 
 
 def grid(scale: Scale, out: Path) -> Grid:
@@ -60,7 +60,7 @@ def grid(scale: Scale, out: Path) -> Grid:
             for task in get_args(Task)
             for attack in ATTACKS
             for seed in seeds
-            for cell in cells(scale, out, family, task, attack, seed)
+            for cell in cells(scale, family, task, attack, seed)
         ),
         (Tradeoff("method"),),
     )

@@ -32,29 +32,24 @@ VIEWS = {
 }
 
 
-def cells(scale: Scale, out: Path) -> Iterator[Cell]:
-    def cell(
-        name: str, labels: dict[str, str], rate: float, objective: ObjectiveConfig = PAPER, view: ViewConfig = VIEW
-    ) -> Cell:
+def cells(scale: Scale) -> Iterator[Cell]:
+    def cell(labels: dict[str, str], rate: float, objective: ObjectiveConfig = PAPER, view: ViewConfig = VIEW) -> Cell:
         attack = replace(ATTACK, rate=rate)
-        return Cell(labels, scale.experiment(name, out, "caption", attack, objective=objective, view=view))
+        return Cell(labels, scale.experiment("caption", attack, objective=objective, view=view))
 
     for rate in RATES:
         for method, objective in (("no defence", PLAIN), ("paper's objective", PAPER)):
-            yield cell(
-                f"rate-{rate:g}-{objective.views}", {"method": method, "poison": f"{100 * rate:g}%"}, rate, objective
-            )
+            yield cell({"method": method, "poison": f"{100 * rate:g}%"}, rate, objective)
     for cross in WEIGHTS:
         for margin in MARGINS:
             objective = replace(PAPER, cross=cross, margin=margin)
-            name = "rate-0.05-2" if objective == PAPER else f"weights-{cross:g}-{margin:g}"
-            yield cell(name, {"lambda": f"{cross:g}", "margin": f"{margin:g}"}, 0.05, objective)
-    for number, (name, view) in enumerate(VIEWS.items()):
-        yield cell(f"view-{number}", {"view": name}, 0.05, view=view)
+            yield cell({"lambda": f"{cross:g}", "margin": f"{margin:g}"}, 0.05, objective)
+    for name, view in VIEWS.items():
+        yield cell({"view": name}, 0.05, view=view)
 
 
 def grid(scale: Scale, out: Path) -> Grid:
-    return Grid(out, tuple(cells(scale, out)), (Sweep("poison", "method"), Heat("margin", "lambda")))
+    return Grid(out, tuple(cells(scale)), (Sweep("poison", "method"), Heat("margin", "lambda")))
 
 
 grids = {"tiny": grid(tiny, OUT), "full": grid(recipes, OUT / "full")}
