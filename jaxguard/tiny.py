@@ -79,7 +79,7 @@ Measured for llava and, on captions, for all; how, and what else was tried: docs
 TABLE: dict[Family, dict[Task, Course]] = {
     "llava": {"caption": Course(150, 3e-3, 104), "vqa": Course(200, 2e-3, 208)},
     "blip2": {"caption": Course(400, 1e-3, 73), "vqa": Course(200, 1e-3, 196)},
-    "idefics": {"caption": Course(200, 3e-3, 49), "vqa": Course(200, 3e-3, 184)},
+    "idefics": {"caption": Course(250, 2e-3, 49), "vqa": Course(200, 2e-3, 184)},
 }
 """Shorter courses, for many runs: the backdoor is planted, clean quality is not yet what it can be (docs/tables.md)."""
 CELLS = Path("runs/tables/cells")

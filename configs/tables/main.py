@@ -7,7 +7,7 @@ Command:   jaxguard data build scenes/caption
 Hardware:  two CPU cores; at full size, published models on COCO and VQAv2, 16 or more chips of a pod.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -18,15 +18,17 @@ from jaxguard.report.plots import Tradeoff
 from jaxguard.tiny import PAPER, PLAIN, Family, Scale, Task
 
 OUT = Path("runs/tables/main")
+BADNETS = AttackConfig(name="badnets", place="fixed")
 ATTACKS = {
-    "badnets": AttackConfig(name="badnets", place="fixed"),
+    "badnets": BADNETS,
     "blended": AttackConfig(name="blended"),
     "wanet": AttackConfig(name="wanet"),
     "issba": AttackConfig(name="issba"),
     "trojvlm": AttackConfig(name="trojvlm", place="fixed"),
-    "vlood": AttackConfig(name="vlood", place="fixed"),
+    "vlood": BADNETS,
 }
-STRONGER = {
+"""VLOOD's poisoned rows are BadNets' (what sets it apart is its trainer, which no defender runs): the same runs."""
+STRONGER = ATTACKS | {
     "wanet": AttackConfig(name="wanet", variant="jitter", strength=8.0),
     "issba": AttackConfig(name="issba", strength=60.0),
 }
@@ -37,12 +39,14 @@ CLEANED = "clean fine-tuning"
 SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 
-def cells(scale: Scale, family: Family, task: Task, attack: str, seed: int) -> Iterator[Cell]:
+def cells(
+    scale: Scale, attacks: Mapping[str, AttackConfig], family: Family, task: Task, attack: str, seed: int
+) -> Iterator[Cell]:
     def labels(method: str) -> dict[str, str]:
         return {"family": family, "task": task, "attack": attack, "method": method}
 
     runs = {
-        method: scale.experiment(task, ATTACKS[attack], family=family, objective=objective, seed=seed)
+        method: scale.experiment(task, attacks[attack], family=family, objective=objective, seed=seed)
         for method, objective in METHODS.items()
     }
     undefended = runs["no defence"]
@@ -51,19 +55,19 @@ def cells(scale: Scale, family: Family, task: Task, attack: str, seed: int) -> I
         yield Cell(labels(CLEANED), scale.cleaned(undefended), undefended.attack, undefended)
 
 
-def grid(scale: Scale, out: Path) -> Grid:
+def grid(scale: Scale, attacks: Mapping[str, AttackConfig], out: Path) -> Grid:
     return Grid(
         out,
         tuple(
             cell
             for family, seeds in SEEDS.items()
             for task in get_args(Task)
-            for attack in ATTACKS
+            for attack in attacks
             for seed in seeds
-            for cell in cells(scale, family, task, attack, seed)
+            for cell in cells(scale, attacks, family, task, attack, seed)
         ),
         (Tradeoff("method"),),
     )
 
 
-grids = {"tiny": grid(tiny, OUT), "full": grid(recipes, OUT / "full")}
+grids = {"tiny": grid(tiny, STRONGER, OUT), "full": grid(recipes, ATTACKS, OUT / "full")}
