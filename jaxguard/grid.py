@@ -103,7 +103,7 @@ def named(config: Config, *parts: str) -> Config:
 
 def _chosen(config: Any) -> Any:
     """What in a (part of a) configuration differs from the defaults, as JSON types."""
-    if not dataclasses.is_dataclass(config):
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return str(config)
     default = type(config)()
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
