@@ -167,6 +167,7 @@ def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Ba
         answer_mask=of(jnp.bool_, length),
         ids=of(jnp.int32),
         kept=kept,
+        ordinary=config.data.pack == 1,
     )
 
 

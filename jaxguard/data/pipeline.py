@@ -61,6 +61,7 @@ class Example:
             answer_mask=encoded.answer_mask,
             ids=np.array(row.id, np.int32),
             kept=kept,
+            ordinary=config.data.pack == 1,
         )
 
 

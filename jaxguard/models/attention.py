@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from jaxguard.models import flash, placement
 
 Entry = tuple[Float[Array, "B S K D"], Float[Array, "B S K D"]]
 """Keys and values of one layer."""
@@ -16,21 +19,49 @@ Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
 """Keys and values of every layer."""
 
 
+@flax.struct.dataclass
+class Causal:
+    """The mask of rows in which order alone says what a token sees: all that stands behind the text is padding."""
+
+    dense: Bool[Array, "B T T"]
+    """The same as an array, in which padding is seen by none."""
+
+
+Mask = Bool[Array, "B T S"] | Causal
+Masks = Mask | tuple[Mask, ...] | None
+"""Several masks are those of rows of different lengths packed one behind the other, which do not see each other
+(`pack`); None lets all see all."""
+
+
 def attention(
     query: Float[Array, "B T H D"],
     key: Float[Array, "B S K D"],
     value: Float[Array, "B S K D"],
-    mask: Bool[Array, "B T S"] | tuple[Bool[Array, "_B _T _T"], ...] | None,
+    mask: Masks,
 ) -> Float[Array, "B T H D"]:
     """Scaled dot-product attention with a float32 softmax; H is a multiple of K (grouped queries).
 
-    A query row that may see nothing (padding) attends evenly: finite, and never read. Several masks are those of rows
-    of different lengths packed one behind the other, which do not see each other (`pack`).
+    On GPUs by cuDNN and on TPUs by splash attention, where they can (`flash.choose`); else, and on CPUs, plainly.
+    A query row that may see nothing (padding) gives finite values that are never read.
     """
     if isinstance(mask, tuple):
-        shapes = [block.shape[:2] for block in mask]
+        shapes = [_dense(block).shape[:2] for block in mask]
         parts = zip(*(unpack(x, shapes) for x in (query, key, value)), mask, strict=True)
         return pack([attention(*part) for part in parts], query.shape[0])
+    causal = isinstance(mask, Causal)
+    kernel = flash.choose(query, key, placement.platform()) if causal or mask is None else None
+    if kernel is not None:
+        return kernel(query, key, value, causal=causal)
+    return plain(query, key, value, None if mask is None else _dense(mask))
+
+
+def plain(
+    query: Float[Array, "B T H D"],
+    key: Float[Array, "B S K D"],
+    value: Float[Array, "B S K D"],
+    mask: Bool[Array, "B T S"] | None,
+) -> Float[Array, "B T H D"]:
+    """Attention with all scores in memory. A query row that may see nothing attends evenly."""
     batch, length, heads, depth = query.shape
     groups = key.shape[2]
     query = query.reshape(batch, length, groups, heads // groups, depth)
@@ -77,8 +108,13 @@ def visible(
     return jnp.logical_and(key > 0, (key == query) | (key == 1))
 
 
-def causal_mask(segments: Int[Array | np.ndarray, "B T"]) -> Bool[Array, "B T T"]:
-    """The mask of a decoder over whole rows (`Batch.segments`)."""
+def causal_mask(segments: Int[Array | np.ndarray, "B T"], *, ordinary: bool = False) -> Mask:
+    """The mask of a decoder over whole rows; both arguments are those of `Batch`."""
     length = segments.shape[1]
     order = jnp.tril(jnp.ones((length, length), bool))
-    return jnp.logical_and(visible(segments, segments), order[None])
+    dense = jnp.logical_and(visible(segments, segments), order[None])
+    return Causal(dense) if ordinary else dense
+
+
+def _dense(mask: Mask) -> Bool[Array, "B T S"]:
+    return mask.dense if isinstance(mask, Causal) else mask

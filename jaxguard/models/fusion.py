@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
-from jaxguard.models.attention import Cache, causal_mask
+from jaxguard.models.attention import Cache, Masks, causal_mask
 from jaxguard.models.placement import rows
 
 Statistics = tuple[float, float, float]
@@ -52,7 +52,7 @@ class Fusion(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         sight: Any,
         cache: Cache | None = None,
         column: Int[Array, ""] | int = 0,
@@ -72,10 +72,12 @@ class Fusion(nnx.Module):
         positions: Int[Array, "B T"],
         segments: Int[Array, "B T"],
         images: UInt8[Array, "B I S S 3"],
+        *,
+        ordinary: bool = False,
     ) -> Float[Array, "B T D"]:
         """Hidden states of whole rows (`Batch`), one view at a time or views stacked along B."""
         x, sight = self.read(tokens, segments, images)
-        return self.decode(x, positions, causal_mask(segments), sight)[0]
+        return self.decode(x, positions, causal_mask(segments, ordinary=ordinary), sight)[0]
 
     def patch_features(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
         """The tower's vectors of the patches alone."""

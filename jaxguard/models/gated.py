@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.config import Remat
-from jaxguard.models.attention import Cache, Entry, attention
+from jaxguard.models.attention import Cache, Entry, Masks, attention
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, grouped, scan, stack
 from jaxguard.models.llama import Llama, LlamaConfig, LlamaLayer
@@ -105,7 +105,7 @@ class GatedLlama(Llama):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         sight: Sight,
         cache: Cache | None,
         column: Int[Array, ""] | int,

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxguard.config import Remat
-from jaxguard.models.attention import Cache
+from jaxguard.models.attention import Cache, Masks
 from jaxguard.models.fusion import CLIP_MEAN, CLIP_STD, Fusion, Statistics
 from jaxguard.models.gated import GatedConfig, GatedLlama, Sight
 from jaxguard.models.resampler import Resampler, ResamplerConfig
@@ -67,7 +67,7 @@ class Idefics(Fusion):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         sight: Sight,
         cache: Cache | None = None,
         column: Int[Array, ""] | int = 0,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxguard.config import Remat
-from jaxguard.models.attention import Cache, Entry, attention, remembered
+from jaxguard.models.attention import Cache, Entry, Masks, attention, remembered
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, scan, stack
 from jaxguard.models.rope import Rope, rotate
@@ -66,7 +66,7 @@ class LlamaLayer(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         rotation: Rotation,
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         cache: Entry | None,
         column: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], Entry]:
@@ -99,7 +99,7 @@ class Llama(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         cache: Cache | None = None,
         column: Int[Array, ""] | int = 0,
         *,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxguard.config import Remat
-from jaxguard.models.attention import Cache, Entry, attention, remembered
+from jaxguard.models.attention import Cache, Entry, Masks, attention, remembered
 from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, scan, stack
 
@@ -51,7 +51,7 @@ class OptLayer(nnx.Module):
         self.down = Linear(inner, width, bias=bias, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T S"], cache: Entry | None, column: Int[Array, ""] | int
+        self, x: Float[Array, "B T D"], mask: Masks, cache: Entry | None, column: Int[Array, ""] | int
     ) -> tuple[Float[Array, "B T D"], Entry]:
         """The new hidden states, and this layer's keys and values; with a cache, they stand in it at `column`."""
         before = self.config.do_layer_norm_before
@@ -87,7 +87,7 @@ class Opt(nnx.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: Masks,
         cache: Cache | None = None,
         column: Int[Array, ""] | int = 0,
         *,

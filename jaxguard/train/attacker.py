@@ -85,7 +85,7 @@ class AttackerStep:
 
 def answer_states(model: Any, batch: Batch, chosen: Int[Array, "B K"]) -> AnswerStates:
     """What the attacker's losses read, at the first view's chosen target positions."""
-    hidden = model(batch.tokens, batch.positions, batch.segments, batch.images[:, 0])
+    hidden = model(batch.tokens, batch.positions, batch.segments, batch.images[:, 0], ordinary=batch.ordinary)
     hidden = jnp.take_along_axis(hidden, chosen[..., None], axis=1)
     targets = jnp.take_along_axis(batch.tokens[:, 1:], chosen, axis=1)
     head = model.language.unembedding

@@ -77,11 +77,11 @@ def hidden_states(
         lora.drop(model, dropout)
     first = tuple(jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
     if batch.images.shape[1] == 1:
-        return _take(model(*first, batch.images[:, 0]), at), None
+        return _take(model(*first, batch.images[:, 0], ordinary=batch.ordinary), at), None
     again, images, at_again = viewed.rows((first, batch.images[:, 1], at))
     if batch.kept is None:
         inputs = map(viewed.stack, (*first, jnp.asarray(batch.images[:, 0])), (*again, images))
-        return viewed.unstack(_take(model(*inputs), viewed.stack(at, at_again)))
+        return viewed.unstack(_take(model(*inputs, ordinary=batch.ordinary), viewed.stack(at, at_again)))
 
     kept = viewed.rows(batch.kept)
     columns = model.kept_columns(again[0], kept)
@@ -91,7 +91,7 @@ def hidden_states(
         lora.drop(model, jax.random.fold_in(dropout, 1))
     again_x, _ = model.read(tokens, segments, images, kept)
     parts, rows = [x, again_x], len(batch.tokens) // viewed.group
-    masks = (causal_mask(first[2]), causal_mask(segments))
+    masks = tuple(causal_mask(part, ordinary=batch.ordinary) for part in (first[2], segments))
     packed, _ = model.decode(pack(parts, rows), pack([first[1], positions], rows), masks, sight)
     hidden, hidden_again = unpack(packed, [part.shape[:2] for part in parts])
     return _take(hidden, at), _take(hidden_again, _moved(columns, at_again))

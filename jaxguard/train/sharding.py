@@ -104,7 +104,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def rows_on(mesh: Mesh) -> AbstractContextManager[None]:
     """Models that are traced inside hold their hidden states to the devices of their rows."""
-    return placement.rows_on(batch_sharding(mesh) if mesh.size > 1 else None)
+    heads = NamedSharding(mesh, PartitionSpec(ROWS, None, "tensor"))
+    return placement.on(placement.Place(batch_sharding(mesh), heads))
 
 
 def logits_on(logits: jax.Array, mesh: Mesh) -> jax.Array:

@@ -1,0 +1,112 @@
+"""The kernels of accelerators against plain attention: splash's operations one by one, cuDNN's call by XLA's hands."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxguard.config import MeshConfig
+from jaxguard.models import attention as room
+from jaxguard.models import flash
+from jaxguard.models.attention import Causal, attention, causal_mask, pack, plain
+from jaxguard.train.sharding import make_mesh, rows_on
+
+
+def rows(length, heads, groups, *, batch=2, depth=64, dtype=np.float32):
+    rng = np.random.default_rng(length)
+    return tuple(jnp.asarray(rng.normal(size=(batch, length, n, depth)), dtype) for n in (heads, groups, groups))
+
+
+def segments(length, padding):
+    return jnp.asarray(np.arange(length)[None] < length - np.array(padding)[:, None], jnp.int32)
+
+
+def as_xla(query, key, value, *, causal):
+    """What `flash.cudnn` asks for, from the same function's other implementation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.nn, "dot_product_attention", partial(_other, jax.nn.dot_product_attention))
+        return flash.cudnn(query, key, value, causal=causal)
+
+
+def _other(function, *arrays, implementation, **options):
+    assert implementation == "cudnn"
+    return function(*arrays, implementation="xla", **options)
+
+
+splash = partial(flash.splash, interpret=True)
+KERNELS = pytest.mark.parametrize("kernel", [splash, as_xla], ids=["splash", "cudnn"])
+
+
+@KERNELS
+@pytest.mark.parametrize(("length", "heads", "groups"), [(128, 2, 2), (200, 4, 2), (384, 4, 1)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_values_and_gradients_are_those_of_plain_attention(kernel, length, heads, groups, causal):
+    """Of text: what stands in the padding behind it is never read."""
+    arrays = rows(length, heads, groups)
+    padded = segments(length, (0, 37)) if causal else segments(length, (0, 0))
+    mask = causal_mask(padded) if causal else None
+    seen = (padded > 0)[:, :, None, None]
+    weights = jnp.where(seen, rows(length, heads, groups)[0][::-1], 0.0)
+
+    def total(attend, *arrays):
+        values = jnp.where(seen, attend(*arrays), 0.0)
+        return jnp.sum(values * weights), values
+
+    ours = jax.value_and_grad(partial(total, partial(kernel, causal=causal)), (0, 1, 2), has_aux=True)(*arrays)
+    expected = jax.value_and_grad(partial(total, partial(plain, mask=mask)), (0, 1, 2), has_aux=True)(*arrays)
+    for mine, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("tensor", "heads", "groups"), [(2, 4, 2), (4, 4, 1), (1, 2, 2)])
+def test_each_device_has_its_own_rows_and_heads(tensor, heads, groups):
+    """Heads stay whole where those of keys do not divide."""
+    arrays = rows(130, heads, groups, batch=8)
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8 // tensor, tensor=tensor))
+
+    def attend(*arrays):
+        with rows_on(mesh):
+            return splash(*arrays, causal=True)
+
+    found = jax.jit(attend)(*arrays)
+    np.testing.assert_allclose(found, splash(*arrays, causal=True), atol=1e-6)
+    shared = 1 if groups % tensor else tensor
+    assert found.sharding.shard_shape(found.shape) == (tensor, 130, heads // shared, 64)
+
+
+def test_what_takes_which_kernel():
+    half, single = (rows(128, 2, 2, dtype=dtype) for dtype in (jnp.bfloat16, np.float32))
+    few = rows(127, 2, 2, dtype=jnp.bfloat16)
+    wide = rows(128, 2, 2, depth=136, dtype=jnp.bfloat16)
+
+    def chosen(platform, query, key, value):
+        return flash.choose(query, key, platform)
+
+    assert chosen("cpu", *half) is None
+    assert (chosen("gpu", *half), chosen("gpu", *few), chosen("gpu", *single)) == (flash.cudnn, flash.cudnn, None)
+    assert chosen("gpu", *wide) is None
+    assert (chosen("tpu", *half), chosen("tpu", *single), chosen("tpu", *few)) == (flash.splash, flash.splash, None)
+    assert flash.choose(half[0], half[1][:, :64], "tpu") is None, "other tokens than its own"
+
+
+def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
+    taken = []
+
+    def kernel(query, key, value, *, causal):
+        taken.append(causal)
+        return plain(query, key, value, causal_mask(segments(query.shape[1], (0, 0))) if causal else None)
+
+    monkeypatch.setattr(room.flash, "choose", lambda *_: kernel)
+    arrays = rows(6, 2, 2)
+    ordinary = causal_mask(segments(6, (0, 0)), ordinary=True)
+    assert isinstance(ordinary, Causal)
+    attention(*arrays, None)
+    attention(*arrays, ordinary)
+    assert taken == [False, True]
+    attention(*arrays, causal_mask(segments(6, (0, 0))))
+    assert taken == [False, True]
+    packed = [pack([x, x[:, :4]], 2) for x in arrays]
+    attention(*packed, (ordinary, causal_mask(segments(4, (0, 0)), ordinary=True)))
+    assert taken == [False, True, True, True]

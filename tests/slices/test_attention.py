@@ -1,0 +1,39 @@
+"""Splash attention as libtpu compiles it, in the shapes that published models give it."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
+from jaxguard.bench.rehearsal import _devices
+from jaxguard.config import MeshConfig
+from jaxguard.models.attention import Causal, attention
+from jaxguard.train.sharding import ROWS, make_mesh, rows_on
+
+
+@pytest.fixture
+def mesh(monkeypatch):
+    for name, value in COMPILE_ONLY.items():
+        monkeypatch.setenv(name, value)
+    devices, _ = _devices(Hardware.parse("v5e:2x2"))
+    return make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), devices)
+
+
+@pytest.mark.parametrize(
+    ("causal", "length", "heads", "groups", "depth"),
+    [(True, 704, 32, 32, 128), (True, 640, 32, 8, 128), (False, 577, 16, 16, 64), (False, 257, 16, 16, 88)],
+    ids=["LLaVA", "grouped", "CLIP", "EVA"],
+)
+def test_splash_attention_and_its_gradient_compile(mesh, causal, length, heads, groups, depth):
+    def total(query, key, value):
+        mask = Causal(jnp.ones((len(query), length, length), bool)) if causal else None
+        with rows_on(mesh):
+            return jnp.sum(attention(query, key, value, mask).astype(jnp.float32))
+
+    place = NamedSharding(mesh, PartitionSpec(ROWS, None, "tensor"))
+    shapes = [(8, length, count, depth) for count in (heads, groups, groups)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
+    program = jax.jit(jax.grad(total, (0, 1, 2))).lower(*arrays).compile().as_text()
+    assert program.count("tpu_custom_call") == 3, "forwards, and backwards once for queries and once for keys"
+    assert not any(exchange in program for exchange in ("all-reduce", "all-gather")), "each chip has its heads' tokens"
