@@ -55,7 +55,7 @@ def _without_facts(columns):
     return lambda task: [column for column in columns(task) if "facts" not in column.header]
 
 
-@pytest.mark.parametrize("family", demo.LENGTH)
+@pytest.mark.parametrize("family", demo.DEMO)
 def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
     config = demo.configuration("caption", "plain", tmp_path, family)

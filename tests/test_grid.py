@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from jaxguard import grid as grids
+from jaxguard import tiny
 from jaxguard.cli import main
 from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
 from jaxguard.errors import Preempted, UserError
 from jaxguard.evaluate.success import wilson
 from jaxguard.experiments import load_grid
-from jaxguard.grid import RECORD, Cell, Grid, exported, select, summary
-from jaxguard.report.plots import Heat, Plot, Sweep, Tradeoff, save
+from jaxguard.grid import RECORD, Cell, Grid, _chosen, exported, select, summary
+from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, _style, save
 
 FILE = Path("grid.py")
 COMMAND = "jaxguard table grid.py"
@@ -260,9 +261,37 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
         bars = figure.axes[0].containers
         assert [bar.get_label() for bar in bars] == ["plain", "paper"]
         assert sorted(bars[0].lines[0].get_ydata()) == pytest.approx([10, 20, 30])
+        assert [text.get_text() for text in figure.legends[0].texts] == ["plain", "paper"]
     assert save(plot, rows, tmp_path) == [f"{plot.name}.png", f"{plot.name}.svg"]
     assert (tmp_path / f"{plot.name}.png").stat().st_size > 5000
     assert save(plot, [rows[0] | {"contains": None}], tmp_path) == []
+
+
+def test_every_series_has_a_style_of_its_own() -> None:
+    styles = [tuple(_style(number).values()) for number in range(2 * len(STYLES))]
+    assert len(set(styles)) == len(styles)
+
+
+def test_runs_are_named_by_what_they_are() -> None:
+    attack = AttackConfig(name="badnets", place="fixed")
+    first, again = (tiny.experiment("caption", attack) for _ in range(2))
+    assert first.name == again.name
+    assert first.name.startswith("llava-caption-badnets-0-")
+    others = [
+        tiny.experiment("caption", attack, seed=1),
+        tiny.experiment("caption", dataclasses.replace(attack, rate=0.1)),
+        tiny.experiment("caption", attack, objective=tiny.PAPER),
+        tiny.experiment("caption", attack, objective=tiny.PAPER, view=dataclasses.replace(tiny.VIEW, patch_size=4)),
+        tiny.experiment("vqa", attack),
+        tiny.cleaned(first),
+    ]
+    assert len({config.name for config in [first, *others]}) == 1 + len(others)
+
+
+def test_a_name_holds_no_defaults() -> None:
+    """So that an option that comes later renames nothing."""
+    config = Config(out=Path("somewhere"), attack=AttackConfig(rate=0.1))
+    assert _chosen(config) == {"out": "somewhere", "attack": {"rate": "0.1"}}
 
 
 def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:

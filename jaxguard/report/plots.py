@@ -16,7 +16,10 @@ if TYPE_CHECKING:  # grids name plots, and the verbs that draw none should not w
 Row = Mapping[str, Any]
 
 STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#000000", "P"))
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and a marker each for print in grey."""
+"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and a marker each for print in grey.
+
+The seventh and later ones are hollow.
+"""
 
 
 class Plot(Protocol):
@@ -42,7 +45,7 @@ class Tradeoff:
                 chosen = [row for row in rows if row["metric"] == metric and row["labels"].get(self.series) == value]
                 _points(axes, [row["clean"] for row in chosen], chosen, number, value)
             axes.set(xlabel=f"clean {metric} (%)", ylabel="attack success (%)", ylim=(-3, 103))
-        panels[0][0].legend(frameon=False)
+        _legend(figure, panels[0][0])
         return figure
 
 
@@ -66,11 +69,13 @@ class Sweep:
                 chosen.sort(key=lambda row: _number(row["labels"][self.x]))
                 at = [_number(row["labels"][self.x]) for row in chosen]
                 _points(upper, at, chosen, number, value, line=True)
-                colour, marker = STYLES[number % len(STYLES)]
-                lower.plot(at, [row["clean"] for row in chosen], color=colour, marker=marker)
-            upper.set(ylabel="attack success (%)", ylim=(-3, 103))
+                lower.plot(at, [row["clean"] for row in chosen], **_style(number))
+            upper.set(ylabel="attack success (%)", ylim=(-3, 103), xscale="log")
             lower.set(xlabel=self.x, ylabel=f"clean {metric} (%)")
-        grid[0, 0].legend(frameon=False)
+            ticks = sorted({row["labels"][self.x] for row in rows}, key=_number)
+            lower.set_xticks([_number(tick) for tick in ticks], ticks)
+            lower.minorticks_off()
+        _legend(figure, grid[0, 0])
         return figure
 
 
@@ -119,7 +124,6 @@ def save(plot: Plot, rows: Sequence[Row], out: Path) -> list[str]:
 
 def _points(axes: Axes, at: Sequence[float], rows: Sequence[Row], number: int, label: str, line: bool = False) -> None:
     """Attack success with its interval at given places."""
-    colour, marker = STYLES[number % len(STYLES)]
     rates = [row["contains"] for row in rows]
     middle = [100 * rate["value"] for rate in rates]
     below, above = ([100 * abs(rate[end] - rate["value"]) for rate in rates] for end in ("low", "high"))
@@ -127,17 +131,27 @@ def _points(axes: Axes, at: Sequence[float], rows: Sequence[Row], number: int, l
         at,
         middle,
         yerr=[below, above],
-        color=colour,
-        marker=marker,
         linestyle="-" if line else "none",
         capsize=2,
         alpha=0.85,
         label=label,
+        **_style(number),
     )
 
 
+def _style(number: int) -> dict[str, str]:
+    colour, marker = STYLES[number % len(STYLES)]
+    return {"color": colour, "marker": marker, "markerfacecolor": colour if number < len(STYLES) else "white"}
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the panels, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(labels) > 4 else 2, frameon=False)
+
+
 def _figure(metrics: Sequence[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
-    figure = _canvas(4.6 * len(metrics), 4.2)
+    figure = _canvas(4.6 * len(metrics), 5.2)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     return figure, list(zip(panels, metrics, strict=True))
 
