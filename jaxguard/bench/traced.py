@@ -10,7 +10,8 @@ from typing import Any
 def matrix_flops(jaxpr: Any) -> float:
     """Operations of the matrix products of a jaxpr, over all devices, loops counted as often as they run.
 
-    What is computed again counts again. A `while` of unknown length counts once.
+    What is computed again counts again. A `while` of unknown length counts once, of branches the dearest, and a kernel
+    for every block of its grid.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -18,7 +19,8 @@ def matrix_flops(jaxpr: Any) -> float:
             (contracted, _), _ = equation.params["dimension_numbers"]
             shape = equation.invars[0].aval.shape
             total += 2.0 * prod(equation.outvars[0].aval.shape) * prod(shape[axis] for axis in contracted)
-        total += _times(equation) * sum(map(matrix_flops, _inner(equation)))
+        join = max if equation.primitive.name == "cond" else sum
+        total += _times(equation) * join([matrix_flops(inner) for inner in _inner(equation)] or [0.0])
     return total
 
 
@@ -53,4 +55,6 @@ def _times(equation: Any) -> int:
     """How often an equation runs its inside, with what each device does on its own counted for all of them."""
     if equation.primitive.name == "shard_map":
         return equation.params["mesh"].size
+    if equation.primitive.name == "pallas_call":
+        return prod(equation.params["grid_mapping"].grid)
     return equation.params["length"] if equation.primitive.name == "scan" else 1

@@ -12,7 +12,7 @@ from jaxguard.bench.flops import View, step_flops
 from jaxguard.bench.rehearsal import trace
 from jaxguard.bench.traced import kept_bytes, matrix_flops
 from jaxguard.config import MeshConfig, Remat
-from jaxguard.models import zoo
+from jaxguard.models import flash, zoo
 from jaxguard.models.layers import Linear, scan, stack
 from jaxguard.train.setup import describe_model, prepare
 
@@ -39,6 +39,29 @@ def test_loops_count_as_often_as_they_run():
 
     jaxpr = jax.make_jaxpr(run)(jnp.zeros((3, 4)), jnp.zeros((5, 4, 4)))
     assert matrix_flops(jaxpr.jaxpr) == 5 * 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [128, 200, 1536])
+def test_kernels_count_for_every_block(length, causal):
+    """Splash computes scores and values forwards; for gradients, scores twice more and seven products in all."""
+    x, padded = jax.ShapeDtypeStruct((2, length, 4, 64), jnp.float32), -(-length // 128) * 128
+
+    def total(query, key, value):
+        return jnp.sum(flash.splash(query, key, value, causal=causal))
+
+    product = 2 * 2 * 4 * padded**2 * 64
+    assert matrix_flops(jax.make_jaxpr(total)(x, x, x).jaxpr) == 2 * product
+    gradient = jax.make_jaxpr(jax.grad(total, (0, 1, 2)))(x, x, x)
+    assert matrix_flops(gradient.jaxpr) == pytest.approx(9 * product, rel=0.01)
+
+
+def test_of_branches_the_dearest_counts():
+    def run(x, which):
+        return jax.lax.cond(which, lambda x: x @ x, lambda x: x @ x @ x, x)
+
+    jaxpr = jax.make_jaxpr(run)(jnp.zeros((4, 4)), True)
+    assert matrix_flops(jaxpr.jaxpr) == 2 * 2 * 4**3
 
 
 def test_what_loops_keep_for_the_backward_pass():
