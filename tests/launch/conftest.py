@@ -10,8 +10,8 @@ import pytest
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 PROGRAM = r"""#!/usr/bin/env bash
-printf '%s\x1f' "${0##*/}" "$@" >>"$FAKES/calls"
-printf '\x1e' >>"$FAKES/calls"
+record=$(printf '%s\x1f' "${0##*/}" "$@"; printf '\x1e')
+printf %s "$record" >>"$FAKES/calls"  # in one piece: several may run at once
 # times PATTERN: how often a call like this was made, this one included
 times() { tr '\036\037' '\n ' <"$FAKES/calls" | grep -c -- "$1"; }
 call="$*"
