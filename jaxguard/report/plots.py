@@ -39,9 +39,10 @@ class Tradeoff:
     name: str = "tradeoff"
 
     def draw(self, rows: Sequence[Row]) -> Figure:
-        figure, panels = _figure(_metrics(rows))
+        values = _values(rows, self.series)
+        figure, panels = _figure(_metrics(rows), 4.0 + 0.22 * len(values))
         for axes, metric in panels:
-            for number, value in enumerate(_values(rows, self.series)):
+            for number, value in enumerate(values):
                 chosen = [row for row in rows if row["metric"] == metric and row["labels"].get(self.series) == value]
                 _points(axes, [row["clean"] for row in chosen], chosen, number, value)
             axes.set(xlabel=f"clean {metric} (%)", ylabel="attack success (%)", ylim=(-3, 103))
@@ -150,8 +151,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(labels) > 4 else 2, frameon=False)
 
 
-def _figure(metrics: Sequence[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
-    figure = _canvas(4.6 * len(metrics), 5.2)
+def _figure(metrics: Sequence[str], height: float) -> tuple[Figure, list[tuple[Axes, str]]]:
+    figure = _canvas(4.6 * len(metrics), height)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     return figure, list(zip(panels, metrics, strict=True))
 
