@@ -140,7 +140,7 @@ def _points(axes: Axes, at: Sequence[float], rows: Sequence[Row], number: int, l
     )
 
 
-def _style(number: int) -> dict[str, str]:
+def _style(number: int) -> dict[str, Any]:
     colour, marker = STYLES[number % len(STYLES)]
     return {"color": colour, "marker": marker, "markerfacecolor": colour if number < len(STYLES) else "white"}
 
