@@ -55,6 +55,20 @@ def epochs(rows):
     return [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
 
 
+def test_rows_are_ordinary_where_order_alone_says_who_sees_whom():
+    """Kernels take ordinary rows for causal ones: packed questions, and padding in front, must not pass for them."""
+    (single,), _ = batches(1, 8)
+    assert single.ordinary
+    length = (single.segments > 0).sum(axis=1)
+    np.testing.assert_array_equal(single.segments, np.arange(96) < length[:, None])
+    (packed,), _ = batches(1, 8, config=settings(pack=3))
+    assert not packed.ordinary
+    assert packed.segments.max() > 2
+    prompts, _ = next(eval_batches(Listed(ROWS), 8, ENCODER, 8, 96))
+    assert not prompts.ordinary
+    assert prompts.segments[0, 0] == 0
+
+
 def test_shapes_and_types():
     (batch,), _ = batches(1, 8)
     assert batch.images.shape == (8, 2, 1, 64, 64, 3)

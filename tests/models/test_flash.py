@@ -108,5 +108,7 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
     attention(*arrays, causal_mask(segments(6, (0, 0))))
     assert taken == [False, True]
     packed = [pack([x, x[:, :4]], 2) for x in arrays]
-    attention(*packed, (ordinary, causal_mask(segments(4, (0, 0)), ordinary=True)))
+    masks = (segments(6, (0, 0)), segments(4, (0, 0)))
+    found = attention(*packed, tuple(causal_mask(part, ordinary=True) for part in masks))
     assert taken == [False, True, True, True]
+    np.testing.assert_allclose(found, attention(*packed, tuple(map(causal_mask, masks))), atol=1e-6)
