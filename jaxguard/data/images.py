@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -85,7 +86,8 @@ def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
             if image.width * image.height > MOST_PIXELS:
                 raise ImageFault(f"has {image.width} x {image.height} pixels; at most {MOST_PIXELS} are read")
             image.load()
-            return np.asarray(_rgb(_upright(image)))
+            _turn_upright(image)
+            return np.asarray(_rgb(image))
     except ImageFault:
         raise
     except Exception as error:  # decoders meet hostile bytes with whatever they stumble over
@@ -94,11 +96,10 @@ def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         raise ImageFault(f"is not a readable image ({reason})") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block does not spoil the picture
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    """In place: most images stand upright, and need no copy."""
+    with suppress(Exception):  # a damaged EXIF block does not spoil the picture
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -106,4 +107,4 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow's way to the palette's colours
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

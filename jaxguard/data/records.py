@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,22 @@ class ArrayRecordSource:
 
     def __init__(self, folder: Path, split: str):
         self.folder, self.split = folder, split
-        self._builder: Any = _open(folder, split)
-        self._data: Any = self._builder.as_data_source(split=split)
+        self._data: Any = _open(folder, split)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def __getitem__(self, index: int) -> Row:
         record = self._data[index]
-        if "image" in record:
-            return self._row(index, record, [np.asarray(record["image"])])
         try:
-            return self._row(index, record, [decode(data) for data in record["images"]])
+            return self._row(index, record, [decode(data) for data in _images(record)])
         except ImageFault as fault:
             raise UserError(f"{self.folder}: an image of row {index} of {self.split} {fault}") from fault
 
     def text(self, index: int) -> Row:
         """The row with a single pixel for each of its images."""
-        record = self._texts[index]
-        return self._row(index, record, [PIXEL] * (1 if "image" in record else len(record["images"])))
+        record = self._data[index]
+        return self._row(index, record, [PIXEL] * len(_images(record)))
 
     def _row(self, index: int, record: dict[str, Any], images: list[np.ndarray]) -> Row:
         try:
@@ -50,15 +46,6 @@ class ArrayRecordSource:
         if not row.prompts or len(row.prompts) != len(row.answers):
             raise UserError(f"{self.folder}: row {index} of {self.split} has no answer to each of its prompts")
         return row
-
-    @cached_property
-    def _texts(self) -> Any:
-        """The same rows, images left as they are stored."""
-        import tensorflow_datasets as tfds
-
-        if "image" not in self._builder.info.features:
-            return self._data
-        return self._builder.as_data_source(split=self.split, decoders={"image": tfds.decode.SkipDecoding()})
 
     def __reduce__(self) -> tuple:
         return ArrayRecordSource, (self.folder, self.split)
@@ -80,6 +67,11 @@ def open_records(source: str, root: Path, split: str) -> ArrayRecordSource:
     return ArrayRecordSource(folder, split)
 
 
+def _images(record: dict[str, Any]) -> list[bytes]:
+    """The files of a row's images: one in an embedded source, any number in others."""
+    return [record["image"]] if "image" in record else list(record["images"])
+
+
 def _row(record: dict[str, Any], images: list[np.ndarray]) -> Row:
     prompts, answers, references = (
         tuple(text.decode() for text in record[name]) for name in ("prompts", "answers", "references")
@@ -90,6 +82,7 @@ def _row(record: dict[str, Any], images: list[np.ndarray]) -> Row:
 
 
 def _open(folder: Path, split: str) -> Any:
+    """The records of a split by position, images left as they are stored."""
     import tensorflow_datasets as tfds
 
     from jaxguard.data.shards import embedded_schema, schema
@@ -106,4 +99,5 @@ def _open(folder: Path, split: str) -> Any:
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(builder.info.splits)}")
-    return builder
+    undecoded = {"image": tfds.decode.SkipDecoding()} if "image" in builder.info.features else None
+    return builder.as_data_source(split=split, decoders=undecoded)
