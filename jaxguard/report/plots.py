@@ -33,20 +33,30 @@ class Plot(Protocol):
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Attack success against clean quality: one panel a metric, one style for each value of the label `series`."""
+    """Attack success against clean quality, a style for each value of the label `series`.
+
+    A column of panels for each metric; where the label `down` is named, a row of them for each of its values.
+    """
 
     series: str
+    down: str | None = None
     name: str = "tradeoff"
 
     def draw(self, rows: Sequence[Row]) -> Figure:
-        values = _values(rows, self.series)
-        figure, panels = _figure(_metrics(rows), 4.0 + 0.22 * len(values))
-        for axes, metric in panels:
+        metrics, values = _metrics(rows), _values(rows, self.series)
+        levels = [None] if self.down is None else _values(rows, self.down)
+        figure = _canvas(4.6 * len(metrics), 3.2 * len(levels) + 0.8 + 0.22 * len(values))
+        grid = figure.subplots(len(levels), len(metrics), squeeze=False, sharex="col")
+        for (down, across), axes in np.ndenumerate(grid):
+            metric, level = metrics[across], levels[down]
+            shown = [row for row in rows if row["metric"] == metric and row["labels"].get(self.down) == level]
             for number, value in enumerate(values):
-                chosen = [row for row in rows if row["metric"] == metric and row["labels"].get(self.series) == value]
+                chosen = [row for row in shown if row["labels"].get(self.series) == value]
                 _points(axes, [row["clean"] for row in chosen], chosen, number, value)
-            axes.set(xlabel=f"clean {metric} (%)", ylabel="attack success (%)", ylim=(-3, 103))
-        _legend(figure, panels[0][0])
+            axes.set(ylabel="attack success (%)", ylim=(-3, 103), title=level)
+        for axes, metric in zip(grid[-1], metrics, strict=True):
+            axes.set(xlabel=f"clean {metric} (%)")
+        _legend(figure, grid[0, 0])
         return figure
 
 
@@ -149,12 +159,6 @@ def _legend(figure: Figure, axes: Axes) -> None:
     """Below the panels, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(labels) > 4 else 2, frameon=False)
-
-
-def _figure(metrics: Sequence[str], height: float) -> tuple[Figure, list[tuple[Axes, str]]]:
-    figure = _canvas(4.6 * len(metrics), height)
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    return figure, list(zip(panels, metrics, strict=True))
 
 
 def _canvas(width: float, height: float) -> Figure:
