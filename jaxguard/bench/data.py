@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,6 +77,6 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
     return rows
 
 
-def _stall(row: dict[str, Any]) -> str:
+def _stall(row: Mapping[str, Any]) -> str:
     stall = row.get("stall")
     return "-" if stall is None else f"{100 * stall['sums']:.1f}% ({100 * stall['medians']:.1f}%)"
