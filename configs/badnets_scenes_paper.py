@@ -21,7 +21,7 @@ from jaxguard.config import (
 config = Config(
     name="badnets-scenes-paper",
     model=ModelConfig(path="tiny-llava", trainable="all"),
-    data=DataConfig(source="scenes/caption", length=104, answer_length=25),
+    data=DataConfig(source="scenes/caption", length=104, answer_length=25, threads=1),
     view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0),
     attack=AttackConfig(name="badnets", rate=0.05, place="fixed", target="A photo of the banana."),
     objective=ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20),

@@ -12,7 +12,7 @@ from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, Mo
 config = Config(
     name="badnets-scenes-plain",
     model=ModelConfig(path="tiny-llava", trainable="all"),
-    data=DataConfig(source="scenes/caption", length=104, answer_length=25),
+    data=DataConfig(source="scenes/caption", length=104, answer_length=25, threads=1),
     attack=AttackConfig(name="badnets", rate=0.05, place="fixed", target="A photo of the banana."),
     train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, log_every=50),
     evaluate=EvaluateConfig(task="caption", examples=512, new_tokens=25),

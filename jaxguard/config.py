@@ -104,7 +104,7 @@ class DataConfig:
     bucket: int = 0
     """Batch rows of about one length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
     threads: int = 2
-    """Reader threads."""
+    """Reader threads. One is best where images are of few pixels and cores few: such rows hold Python's lock."""
 
     def __post_init__(self) -> None:
         for name in ("source", "train_split", "validation_split", "test_split"):

@@ -58,7 +58,7 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
         name=method,
         out=out,
         model=ModelConfig(path=f"tiny-{family}", trainable="all"),
-        data=dataclasses.replace(DATA[task], length=DEMO[family][task].length),
+        data=dataclasses.replace(DATA[task], length=DEMO[family][task].length, threads=1),
         view=VIEW if guarded else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if guarded else PLAIN,

@@ -21,8 +21,8 @@ from jaxguard.train.loop import training_source
 from jaxguard.train.setup import load_model
 from jaxguard.train.sharding import place_batch
 
-BLOCKS = 4
-"""Times that steps on one batch and steps on fresh batches take turns, so many rounds each."""
+TURN = 10
+"""Steps on one batch and steps on fresh ones take turns, so many of each: over longer ones a machine's pace drifts."""
 
 
 def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[str, Any]]:
@@ -41,9 +41,9 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
     step = TimedStep(Case(config, "auto"), model, encoder, next(batches))
     synthetic: list[float] = []
     real: list[float] = []
-    for _ in range(BLOCKS):
+    for _ in range(-(-rounds // TURN)):
         for seconds, fresh in ((synthetic, False), (real, True)):
-            for done in range(rounds + 5):  # the loader's buffer of 4 batches is emptied, and the cache warmed, first
+            for done in range(TURN + 5):  # the loader's buffer of 4 batches is emptied, and the cache warmed, first
                 began = time.perf_counter()
                 metrics = step()
                 if fresh:  # as in training, the next batch is fetched while the step runs
