@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +124,7 @@ def validation_batches(config: Config, encoder: Encoder, source: RowSource, plac
         own = [start + place for place in places]
         batch = _stack([example(Place(0, min(index, count - 1), config.data.length)) for index in own])
         real = np.array([index < count for index in own])
-        yield batch.replace(answer_mask=batch.answer_mask & real[:, None])
+        yield dataclasses.replace(batch, answer_mask=batch.answer_mask & real[:, None])
 
 
 def eval_batches(
