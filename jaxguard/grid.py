@@ -235,6 +235,8 @@ def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     errors = []
     for cell in cells:
+        if cell.record():  # the same run as another cell's, which has ended meanwhile
+            continue
         print(f"== {cell}", file=sys.stderr)
         try:
             _run_cell(cell)

@@ -69,6 +69,13 @@ def test_finished_cells_are_not_repeated(grid: Grid, ran: list[str]) -> None:
     assert len(ran) == 4
 
 
+def test_cells_that_are_the_same_run_cost_one(grid: Grid, ran: list[str]) -> None:
+    again = dataclasses.replace(grid.cells[2], labels={"attack": "the same by another name"})
+    assert grids.run(Grid(grid.out, (*grid.cells, again)), COMMAND) == 0
+    assert sorted(ran) == ["badnets-0", "badnets-1", "none-0", "none-1"]
+    assert again.record()
+
+
 def test_an_interrupted_grid_goes_on_where_it_stopped(
     grid: Grid, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
