@@ -10,7 +10,7 @@ import pytest
 from easy_vqa import get_test_image_paths, get_test_questions, get_train_questions
 from PIL import Image
 
-from jaxguard.data import builders, scenes
+from jaxguard.data import builders, scenes, shards
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
@@ -132,6 +132,15 @@ def test_a_damaged_folder_is_one_line(own, file):
     (own / file).write_text("{")
     with pytest.raises(UserError, match=r"is damaged .*; remove it and write it again"):
         open_source(str(own), own, "train")
+
+
+def test_a_damaged_image_of_an_embedded_schema_is_one_line(tmp_path):
+    row = {"id": 0, "key": "k", "image": b"\x89PNG damaged", "prompts": ["a"], "answers": ["b"], "references": ["b"]}
+    split = shards.Split(1, lambda start: iter([row][start:]))
+    shards.write(tmp_path / "hostile", "rows", shards.embedded_schema(), {"train": split}, extra={})
+    source = open_source(str(tmp_path / "hostile"), tmp_path, "train")
+    with pytest.raises(UserError, match="hostile: an image of row 0 of train is not a readable image"):
+        source[0]
 
 
 def test_rows_written_come_back_unchanged_from_many_threads(tmp_path):
