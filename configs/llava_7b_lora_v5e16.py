@@ -6,7 +6,7 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_lora_v5e16.py
            jaxguard evaluate configs/llava_7b_lora_v5e16.py
 Hardware:  TPU v5e-16: one slice of 16 chips.
-Memory:    7.2 GB a chip of 16, by ahead-of-time compilation (docs/rehearsal.md).
+Memory:    5.9 GB a chip of 16, by ahead-of-time compilation (docs/rehearsal.md).
 Score:     none measured; the weights have never been trained here.
 """
 
