@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 
 from jaxguard.data.dialogue import IMAGE, patch_of_token, read_dialogue
 from jaxguard.data.framing import Framing
@@ -32,8 +32,13 @@ class Encoded:
 class _Pair:
     """Tokens of a question and its answer or of several turns, and which are the answers (end tokens included)."""
 
-    tokens: list[int]
-    answer: list[bool]
+    tokens: Int32[np.ndarray, " N"]
+    answer: Bool[np.ndarray, " N"]
+
+    @property
+    def answers(self) -> int:
+        """Tokens of the answers."""
+        return int(self.answer.sum())
 
 
 class Encoder:
@@ -58,6 +63,12 @@ class Encoder:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error
+        if not self._tokenizer.is_fast:
+            raise UserError(f"{folder}: its tokenizer runs in Python alone; add tokenizer.json")
+        # Called directly, since transformers' wrapper doubles the time of a row.
+        self._backend = self._tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
         try:
             self._dialogue = read_dialogue(config, self._tokenizer)
         except UserError as error:
@@ -96,26 +107,23 @@ class Encoder:
         first = pairs[0]
         if len(first.tokens) > length:
             raise UserError(f"row {row.key} has {len(first.tokens)} tokens; raise --data.length above {length}")
-        if sum(first.answer) > answer_length:
+        if first.answers > answer_length:
             raise UserError(
-                f"row {row.key} has {sum(first.answer)} answer tokens; raise --data.answer-length above {answer_length}"
+                f"row {row.key} has {first.answers} answer tokens; raise --data.answer-length above {answer_length}"
             )
-        tokens, positions, segments = first.tokens[:shared], list(range(shared)), [1] * shared
-        answer = [False] * shared
+        tokens, answer = np.full(length, self.pad_id, np.int32), np.zeros(length, bool)
+        positions, segments = np.zeros(length, np.int32), np.zeros(length, np.int32)
+        tokens[:shared], positions[:shared], segments[:shared] = first.tokens[:shared], np.arange(shared), 1
+        end, learnt = shared, 0
         for number, pair in enumerate(pairs):
-            own = pair.tokens[shared:]
-            if len(tokens) + len(own) > length or sum(answer) + sum(pair.answer) > answer_length:
+            own = slice(end, end + len(pair.tokens) - shared)
+            if own.stop > length or learnt + pair.answers > answer_length:
                 continue
-            tokens = tokens + own
-            positions += range(shared, len(pair.tokens))
-            segments += [number + 2 if pack > 1 else 1] * len(own)
-            answer += pair.answer[shared:]
-        return Encoded(
-            _pad(tokens, length, self.pad_id),
-            _pad(positions, length, 0),
-            _pad(segments, length, 0),
-            _pad(answer, length, 0).astype(bool),
-        )
+            tokens[own], answer[own] = pair.tokens[shared:], pair.answer[shared:]
+            positions[own] = np.arange(shared, len(pair.tokens))
+            segments[own] = number + 2 if pack > 1 else 1
+            end, learnt = own.stop, learnt + pair.answers
+        return Encoded(tokens, positions, segments, answer)
 
     def lengths(self, row: Row) -> list[tuple[int, int]]:
         """(tokens, answer tokens) of each pair, or of the conversation as a whole, image tokens included.
@@ -126,7 +134,7 @@ class Encoder:
         count = len(row.prompts)
         turns: list[Sequence[int]] = [range(count)] if row.chained else [[index] for index in range(count)]
         pairs = [self._pair(row, indices) for indices in turns]
-        return [(len(pair.tokens), sum(pair.answer)) for pair in pairs]
+        return [(len(pair.tokens), pair.answers) for pair in pairs]
 
     def prompt(self, text: str, length: int, images: int = 1) -> Encoded:
         """A generation prompt, LEFT-padded to `length`.
@@ -140,16 +148,16 @@ class Encoder:
             UserError: it does not fit.
         """
         _check_placed(f"the prompt {text[:40]!r}", text.count(IMAGE), images)
-        lead = self._dialogue.lead if images else ()
         opening = self._dialogue.opening(self._question(text), images)
-        tokens = [*lead, *self._expand(self._tokenize(opening)["input_ids"])]
+        tokens, _ = self._tokenize(opening, images)
         missing = length - len(tokens)
         if missing < 0:
             raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
+        padding = (missing, 0)
         return Encoded(
-            np.array([self.pad_id] * missing + tokens, np.int32),
-            np.array([0] * missing + list(range(len(tokens))), np.int32),
-            np.array([0] * missing + [1] * len(tokens), np.int32),
+            np.pad(tokens, padding, constant_values=self.pad_id),
+            np.pad(np.arange(len(tokens), dtype=np.int32), padding),
+            np.pad(np.ones(len(tokens), np.int32), padding),
             np.zeros(length, bool),
         )
 
@@ -178,14 +186,10 @@ class Encoder:
                 text += f" {self._plain(row.answers[index])}"
         except UserError as error:
             raise UserError(f"row {row.key}: {error}") from error
-        encoding = self._tokenize(text, return_offsets_mapping=True)
-        tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        tokens, ends = self._tokenize(text, images)
         # A token is learnt if it ends in an answer: behind an odd number of bounds, which open and close them by turns.
-        learnt = (np.searchsorted(bounds, [end for _, end in offsets]) % 2 == 1).tolist()
-        lead = list(self._dialogue.lead) if images else []
-        return _Pair(
-            [*lead, *self._expand(tokens), self.eos_id], [*[False] * len(lead), *self._expand(learnt, tokens), True]
-        )
+        learnt = np.searchsorted(bounds, ends) % 2 == 1
+        return _Pair(np.append(tokens, np.int32(self.eos_id)), np.append(learnt, True))
 
     def _question(self, text: str) -> str:
         """A question in which nothing but the places of its images is read as a special token."""
@@ -198,19 +202,21 @@ class Encoder:
         """
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
-    def _tokenize(self, text: str, **options: bool) -> Any:
-        return self._tokenizer(text, add_special_tokens=self._dialogue.special, **options)
+    def _tokenize(self, text: str, images: int) -> tuple[Int32[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+        """Tokens of a text about so many images, and where in it each of them ends.
 
-    def _expand(self, values: list, tokens: list[int] | None = None) -> list:
-        """Repeat what stands at each image token as often as the image has vectors there."""
-        expanded: list = []
-        for value, token in zip(values, tokens or values, strict=True):
-            expanded += [value] * (self._dialogue.repeats if token == self.image_id else 1)
-        return expanded
+        Behind the dialogue's lead, where there is an image; what stands for one is repeated as often as it has vectors.
+        """
+        encoding = self._backend.encode(text, add_special_tokens=self._dialogue.special)
+        lead = self._dialogue.lead if images else ()
+        tokens = np.array([*lead, *encoding.ids], np.int32)
+        ends = np.array([0] * len(lead) + [end for _, end in encoding.offsets])
+        times = np.where(tokens == self.image_id, self._dialogue.repeats, 1)
+        return tokens.repeat(times), ends.repeat(times)
 
-    def _shared(self, tokens: list[int]) -> int:
+    def _shared(self, tokens: Int32[np.ndarray, " N"]) -> int:
         """Tokens through the last image token; without one, just the first token."""
-        return max((index for index, token in enumerate(tokens) if token == self.image_id), default=0) + 1
+        return int(np.flatnonzero(tokens == self.image_id).max(initial=0)) + 1
 
 
 def _check_placed(where: str, placed: int, images: int) -> None:
@@ -224,10 +230,6 @@ def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
     tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
-
-
-def _pad(values: list, length: int, fill: int) -> Int32[np.ndarray, " T"]:
-    return np.array(values + [fill] * (length - len(values)), np.int32)
 
 
 def _read_json(path: Path) -> dict:

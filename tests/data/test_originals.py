@@ -6,6 +6,7 @@ from typing import ClassVar
 import fsspec
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -112,13 +113,14 @@ def test_a_build_holds_every_row_and_the_images_bytes(name, write, tmp_path, cap
     assert capsys.readouterr().out == f"{root}/own/rows/1.0.0\n"
     for split, rows in EXPECTED[name].items():
         source = open_source("own/rows", root, split)
-        assert len(source) == len(rows)
+        kept = tfds.builder_from_directory(root / "own" / "rows" / "1.0.0").as_data_source(split)
+        assert len(source) == len(kept) == len(rows)
         for index, listed in enumerate(rows):
             row = source[index]
             assert (row.id, row.key, row.prompts, row.answers) == (index, listed.key, listed.prompts, listed.answers)
             assert (row.references, row.chained) == (listed.references, listed.chained)
             assert len(row.images) == len(listed.images)
-            for pixels, stored, image in zip(row.images, source._data[index]["images"], listed.images, strict=True):
+            for pixels, stored, image in zip(row.images, kept[index]["images"], listed.images, strict=True):
                 assert stored == (original / image).read_bytes()
                 np.testing.assert_array_equal(pixels, decode(stored))
             assert [pixels.shape for pixels in source.text(index).images] == [(1, 1, 3)] * len(listed.images)

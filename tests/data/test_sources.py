@@ -1,14 +1,17 @@
 """Built data sets: order, losslessness, one-line errors, nothing half-built."""
 
 import dataclasses
+import io
 import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 from easy_vqa import get_test_image_paths, get_test_questions, get_train_questions
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from jaxguard.data import builders, scenes, shards
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
@@ -141,6 +144,66 @@ def test_a_damaged_image_of_an_embedded_schema_is_one_line(tmp_path):
     source = open_source(str(tmp_path / "hostile"), tmp_path, "train")
     with pytest.raises(UserError, match="hostile: an image of row 0 of train is not a readable image"):
         source[0]
+
+
+GOOD = {"id": [0], "key": [b"k"], "prompts": [b"a"], "answers": [b"b"], "references": [b"b"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({}, None),
+        ({"references": None}, None),  # an empty list leaves nothing in a record
+        ({"id": None}, "lacks an id"),
+        ({"id": [1, 2]}, "lacks an id"),
+        ({"id": [-1]}, "lacks an id"),
+        ({"id": [2**31]}, "lacks an id"),
+        ({"id": [b"0"]}, "lacks an id"),
+        ({"key": []}, "lacks an id"),
+        ({"key": [b"\xff"]}, "holds no text"),
+        ({"prompts": None}, "has no answer to each of its prompts"),
+        ({"answers": [b"b", b"c"]}, "has no answer to each of its prompts"),
+        ({"answers": [b"\xff"]}, "holds no text"),
+        ({"image": [b"GIF"]}, "an image of row 0 of train is not a readable image"),
+        (b"\xff\xff", "is damaged"),
+    ],
+)
+def test_a_hostile_record_is_one_line(tmp_path, changed, fault):
+    folder = tmp_path / "hostile"
+    rows = {"train": (1, lambda: iter([Row(0, "k", np.zeros((1, 1, 3), np.uint8), ("a",), ("b",), ("b",))]))}
+    builders.write_rows(rows, folder, "rows", {})
+    png = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(png, "PNG")
+    (shard,) = folder.glob("*.array_record*")
+    writer = ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
+    writer.write(changed if isinstance(changed, bytes) else serialized(GOOD | {"image": [png.getvalue()]} | changed))
+    writer.close()
+    source = open_source(str(folder), tmp_path, "train")
+    if fault is None:
+        assert source[0].key == "k"
+    else:
+        with pytest.raises(UserError, match=fault):
+            source[0]
+
+
+def test_a_damaged_shard_is_one_line(own):
+    shard = next(own.glob("*train*.array_record*"))
+    content = bytearray(shard.read_bytes())
+    middle = content.index(b"IHDR")  # inside the first record
+    content[middle : middle + 4] = b"DAMA"
+    shard.write_bytes(content)
+    source = open_source(str(own), own, "train")
+    with pytest.raises(UserError, match=r"row 0 of train is damaged .*hash mismatch"):
+        source[0]
+
+
+def serialized(features: dict[str, list | None]) -> bytes:
+    example = tf_example_pb2.Example()
+    for name, values in features.items():
+        for value in values or []:
+            feature = example.features.feature[name]
+            (feature.bytes_list if isinstance(value, bytes) else feature.int64_list).value.append(value)
+    return example.SerializeToString()
 
 
 def test_rows_written_come_back_unchanged_from_many_threads(tmp_path):
