@@ -2,66 +2,99 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxguard.bench.loader import compare
 from jaxguard.bench.step import Case, TimedStep
-from jaxguard.bench.timing import Timing, milliseconds, publish
+from jaxguard.bench.timing import WARM_UP, Timing, milliseconds, publish
 from jaxguard.config import Config, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
+from jaxguard.data.rows import Row
+from jaxguard.data.sources import RowSource, parts_of, text_row
+from jaxguard.evaluate.measures import bootstrap, ratio
 from jaxguard.report.tables import Column
 from jaxguard.train.loop import training_source
 from jaxguard.train.setup import load_model
 from jaxguard.train.sharding import place_batch
 
-TURN = 10
-"""Steps on one batch and steps on fresh ones take turns, so many of each: over longer ones a machine's pace drifts."""
+RESAMPLES = 2000
+"""Draws of the stall's bootstrap interval."""
+
+
+class GatedSource:
+    """A source whose rows wait while its gate is closed, so that the loader of a step stands still beside another."""
+
+    def __init__(self, source: RowSource):
+        self._source, self.parts = source, parts_of(source)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Row:
+        self.gate.wait()
+        return self._source[index]
+
+    def text(self, index: int) -> Row:
+        """As `TextSource.text`; does not wait."""
+        return text_row(self._source, index)
 
 
 def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[str, Any]]:
     """Time the loader and steps with and without it; data.md and data.json go to `out`. Returns the rows.
 
-    Stall is the share of a real step that the same step on a batch at hand does not take: 1 - synthetic / real, of the
-    sums of all steps, which a few slow ones decide, and of the medians, which leave them out. The last rows are of
-    photographs at `side` px, without a model (`loader.compare`).
+    In each round one step runs on a batch at hand while the loader stands still, and one fetches the next batch while
+    it runs, as in training. Stall is the share of the second that the first does not take, 1 - synthetic / real: of the
+    sums of all steps, with its 95% bootstrap interval over rounds, and the median of the rounds' own, which leaves out
+    what a few slow steps do to sums. The last rows are of photographs at `side` px, without a model (`loader.compare`).
     """
     model = load_model(config)
     encoder = Encoder.from_checkpoint(model.folder)
-    batch_size = config.train.batch_size
-    batches = train_batches(
-        config, encoder, training_source(config), batch_size=batch_size, views=config.objective.views
-    )
+    batch_size, source = config.train.batch_size, GatedSource(training_source(config))
+    batches = train_batches(config, encoder, source, batch_size=batch_size, views=config.objective.views)
     step = TimedStep(Case(config, "auto"), model, encoder, next(batches))
-    synthetic: list[float] = []
-    real: list[float] = []
-    for _ in range(-(-rounds // TURN)):
-        for seconds, fresh in ((synthetic, False), (real, True)):
-            for done in range(TURN + 5):  # the loader's buffer of 4 batches is emptied, and the cache warmed, first
-                began = time.perf_counter()
-                metrics = step()
-                if fresh:  # as in training, the next batch is fetched while the step runs
-                    step.batch = place_batch(next(batches), model.mesh)
-                jax.block_until_ready(metrics)
-                if done >= 5:
-                    seconds.append(time.perf_counter() - began)
+
+    def at_hand() -> float:
+        source.gate.clear()
+        began = time.perf_counter()
+        jax.block_until_ready(step())
+        return time.perf_counter() - began
+
+    def fetching() -> float:
+        began = time.perf_counter()
+        source.gate.set()
+        metrics = step()
+        step.batch = place_batch(next(batches), model.mesh)
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - began
+
+    synthetic, real = [], []
+    for done in range(WARM_UP + rounds):
+        first, second = (at_hand, fetching) if done % 2 else (fetching, at_hand)  # whichever is first may pay for it
+        seconds = {first: first(), second: second()}
+        if done >= WARM_UP:
+            synthetic.append(seconds[at_hand])
+            real.append(seconds[fetching])
+    source.gate.set()
     alone: list[float] = []
-    for _ in range(rounds + 5):
+    for _ in range(rounds + 5):  # the loader's buffer of 4 batches is emptied first
         began = time.perf_counter()
         next(batches)
         alone.append(time.perf_counter() - began)
     alone = alone[5:]
-    stall = {"sums": 1 - sum(synthetic) / sum(real), "medians": 1 - median(synthetic) / median(real)}
     rows: list[dict[str, Any]] = [
         {"case": "loader alone", "time": Timing.of(alone), "rows_per_second": batch_size * len(alone) / sum(alone)},
         {"case": "step, batch at hand", "time": Timing.of(synthetic)},
-        {"case": "step, loader's batches", "time": Timing.of(real), "stall": stall},
+        {"case": "step, loader's batches", "time": Timing.of(real), "stall": stall(synthetic, real)},
     ]
     for row in rows[1:]:
         row["rows_per_second"] = batch_size / row["time"].median
@@ -70,13 +103,22 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
         Column("what", lambda row: row["case"]),
         milliseconds("time"),
         Column("rows/s", lambda row: f"{row['rows_per_second']:.1f}"),
-        Column("stall (of medians)", _stall),
+        Column("stall (interval; median)", _described),
     ]
     title = f"{config.data.source}, {batch_size} rows a batch, {config.data.threads} threads, {rounds} rounds"
     publish("data", title, rows, columns, out, rounds=rounds, config=to_dict(config))
     return rows
 
 
-def _stall(row: Mapping[str, Any]) -> str:
-    stall = row.get("stall")
-    return "-" if stall is None else f"{100 * stall['sums']:.1f}% ({100 * stall['medians']:.1f}%)"
+def stall(synthetic: Sequence[float], real: Sequence[float]) -> dict[str, float]:
+    """Percent of the real steps' time, of steps in pairs: of their sums, with its interval, and the pairs' median."""
+    without, beside = np.array(synthetic), np.array(real)
+    sums = bootstrap({"stall": ratio(beside - without, beside)}, resamples=RESAMPLES)["stall"]
+    median = 100 * float(np.median(1 - without / beside))
+    return {"sums": sums.value, "low": sums.low, "high": sums.high, "median": median}
+
+
+def _described(row: Mapping[str, Any]) -> str:
+    if "stall" not in row:
+        return "-"
+    return "{sums:.1f}% ({low:.1f} to {high:.1f}; {median:.1f}%)".format(**row["stall"])

@@ -2,18 +2,21 @@
 
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from jaxguard.bench.compilation import bench_compile
-from jaxguard.bench.data import bench_data
+from jaxguard.bench.data import GatedSource, bench_data, stall
 from jaxguard.bench.flops import View, peak, step_flops
 from jaxguard.bench.objective import Sizes, bench_objective
 from jaxguard.bench.step import bench_step
 from jaxguard.bench.timing import Timing, take_turns
 from jaxguard.config import LoraConfig, MeshConfig, ObjectiveConfig
+from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.models.families import architecture
 
@@ -57,9 +60,34 @@ def test_data(small_config, tmp_path, monkeypatch):
     cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
     assert [row["case"] for row in rows] == cases
     assert rows[3]["rows_per_second"] > 0
-    hand, real = written(tmp_path, "data")["rows"][1:3]
-    assert real["stall"]["medians"] == pytest.approx(1 - hand["time"]["median"] / real["time"]["median"])
-    assert real["stall"]["sums"] < 1
+    found = written(tmp_path, "data")["rows"][2]["stall"]
+    assert found["low"] <= found["sums"] <= found["high"] < 100
+
+
+def test_stall_is_of_pairs():
+    """A pace that drifts threefold hides nothing: pairs lose a tenth of their real step, one of them half."""
+    paces = np.linspace(1, 3, 9)
+    real = paces.copy()
+    synthetic = 0.9 * paces
+    synthetic[4] = 0.5 * paces[4]
+    found = stall(synthetic.tolist(), real.tolist())
+    assert found["median"] == pytest.approx(10)
+    assert found["sums"] == pytest.approx(100 * (1 - synthetic.sum() / real.sum()))
+    assert 10 <= found["low"] + 1e-9 < found["sums"] < found["high"]
+
+
+def test_a_closed_gate_holds_rows_back(small_data):
+    source = GatedSource(open_source(str(small_data), small_data, "train"))
+    source.gate.clear()
+    read: list[int] = []
+    reader = threading.Thread(target=lambda: read.append(source[1].id))
+    reader.start()
+    assert source.text(2).id == 2  # texts do not wait
+    reader.join(0.2)
+    assert not read
+    source.gate.set()
+    reader.join()
+    assert read == [1]
 
 
 def test_a_step_does_not_grow_with_its_layers(small_config, small_checkpoint, tmp_path):
