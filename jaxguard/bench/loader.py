@@ -68,7 +68,7 @@ def compare(config: Config, rounds: int, side: int) -> list[dict[str, Any]]:
     """Rows of a table: the loader and, where torch is installed, a torch DataLoader of as many workers as threads.
 
     Both read, decode, resize, perturb and tokenize the same rows by the same code, so that what differs is the loader.
-    They take turns, `rounds` batches each time, behind as many as either keeps ready.
+    They take turns, `rounds` batches of each in all, behind as many as either keeps ready.
     """
     config, size = settings(config, side), config.train.batch_size
     with photographs(max(512, 2 * size), side, 640, 480) as (encoder, source):
@@ -82,7 +82,7 @@ def compare(config: Config, rounds: int, side: int) -> list[dict[str, Any]]:
         seconds: dict[str, list[float]] = {case: [] for case in loaders}
         for _ in range(TURNS):
             for case, batches in loaders.items():
-                for done in range(rounds + 5):
+                for done in range(-(-rounds // TURNS) + 5):
                     began = time.perf_counter()
                     next(batches)
                     if done >= 5:

@@ -51,7 +51,8 @@ class ArrayRecordSource:
         except UnicodeDecodeError as error:
             raise UserError(f"{self.folder}: row {index} of {self.split} holds no text ({error})") from error
         except ValueError as error:
-            raise UserError(f"{self.folder}: row {index} of {self.split} lacks an id (0 to 2**31 - 1) or a key") from error
+            where = f"{self.folder}: row {index} of {self.split}"
+            raise UserError(f"{where} lacks an id (0 to 2**31 - 1) or a key") from error
         if not row.prompts or len(row.prompts) != len(row.answers):
             raise UserError(f"{self.folder}: row {index} of {self.split} has no answer to each of its prompts")
         return row
