@@ -38,7 +38,7 @@ class _Pair:
     @property
     def answers(self) -> int:
         """Tokens of the answers."""
-        return int(self.answer.sum())
+        return int(np.count_nonzero(self.answer))
 
 
 class Encoder:
@@ -186,10 +186,9 @@ class Encoder:
                 text += f" {self._plain(row.answers[index])}"
         except UserError as error:
             raise UserError(f"row {row.key}: {error}") from error
-        tokens, ends = self._tokenize(text, images)
+        tokens, ends = self._tokenize(text, images, (self.eos_id,))
         # A token is learnt if it ends in an answer: behind an odd number of bounds, which open and close them by turns.
-        learnt = np.searchsorted(bounds, ends) % 2 == 1
-        return _Pair(np.append(tokens, np.int32(self.eos_id)), np.append(learnt, True))
+        return _Pair(tokens, np.searchsorted(bounds, ends) % 2 == 1)
 
     def _question(self, text: str) -> str:
         """A question in which nothing but the places of its images is read as a special token."""
@@ -202,15 +201,18 @@ class Encoder:
         """
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
-    def _tokenize(self, text: str, images: int) -> tuple[Int32[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-        """Tokens of a text about so many images, and where in it each of them ends.
+    def _tokenize(
+        self, text: str, images: int, tail: tuple[int, ...] = ()
+    ) -> tuple[Int32[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+        """Tokens of a text about so many images and of a tail, and where in the text each of them ends.
 
-        Behind the dialogue's lead, where there is an image; what stands for one is repeated as often as it has vectors.
+        The dialogue's lead stands first, where there is an image; the tail ends behind the text. What stands for an
+        image is repeated as often as it has vectors.
         """
         encoding = self._backend.encode(text, add_special_tokens=self._dialogue.special)
-        lead = self._dialogue.lead if images else ()
-        tokens = np.array([*lead, *encoding.ids], np.int32)
-        ends = np.array([0] * len(lead) + [end for _, end in encoding.offsets])
+        lead, behind = self._dialogue.lead if images else (), len(text) + 1
+        tokens = np.array([*lead, *encoding.ids, *tail], np.int32)
+        ends = np.array([0] * len(lead) + [end for _, end in encoding.offsets] + [behind] * len(tail))
         times = np.where(tokens == self.image_id, self._dialogue.repeats, 1)
         return tokens.repeat(times), ends.repeat(times)
 

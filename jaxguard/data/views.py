@@ -13,7 +13,8 @@ from jaxguard.errors import UserError
 
 def row_rng(stream: str, seed: int, epoch: int, row: int) -> np.random.Generator:
     """The generator of one row in one epoch, for one purpose. Streams of different names are independent."""
-    entropy = (zlib.crc32(stream.encode()), seed, epoch, row)
+    # As an array, whose words `SeedSequence` need not look at one by one.
+    entropy = np.array((zlib.crc32(stream.encode()), seed, epoch, row), np.uint32)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
 
@@ -91,7 +92,7 @@ def _order(rows: int, columns: int, view: ViewConfig, rng: np.random.Generator) 
             places = grid[top : top + height, left : left + width].reshape(-1)
             chosen = rng.permutation(places)[: round(view.shuffle_share * len(places))]
             # A random cycle over the chosen places: every one of them receives another's patch.
-            order[chosen] = np.roll(chosen, 1)
+            order[chosen[1:]], order[chosen[:1]] = chosen[:-1], chosen[-1:]
     return order
 
 
