@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxguard.bench.loader import compare
 from jaxguard.bench.step import Case, TimedStep
-from jaxguard.bench.timing import WARM_UP, Timing, milliseconds, publish
+from jaxguard.bench.timing import Timing, milliseconds, publish
 from jaxguard.config import Config, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
@@ -24,6 +24,9 @@ from jaxguard.report.tables import Column
 from jaxguard.train.loop import training_source
 from jaxguard.train.setup import load_model
 from jaxguard.train.sharding import place_batch
+
+DRAINED = 5
+"""Batches after which the loader's buffer of four has been used up, so that only what it makes meanwhile counts."""
 
 RESAMPLES = 2000
 """Draws of the stall's bootstrap interval."""
@@ -78,19 +81,19 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
         return time.perf_counter() - began
 
     synthetic, real = [], []
-    for done in range(WARM_UP + rounds):
+    for done in range(DRAINED + rounds):
         first, second = (at_hand, fetching) if done % 2 else (fetching, at_hand)  # whichever is first may pay for it
         seconds = {first: first(), second: second()}
-        if done >= WARM_UP:
+        if done >= DRAINED:
             synthetic.append(seconds[at_hand])
             real.append(seconds[fetching])
     source.gate.set()
     alone: list[float] = []
-    for _ in range(rounds + 5):  # the loader's buffer of 4 batches is emptied first
+    for _ in range(DRAINED + rounds):
         began = time.perf_counter()
         next(batches)
         alone.append(time.perf_counter() - began)
-    alone = alone[5:]
+    alone = alone[DRAINED:]
     rows: list[dict[str, Any]] = [
         {"case": "loader alone", "time": Timing.of(alone), "rows_per_second": batch_size * len(alone) / sum(alone)},
         {"case": "step, batch at hand", "time": Timing.of(synthetic)},
