@@ -1,11 +1,13 @@
 """Tokens against the checkpoint's own chat template, exact answer masks, packing, prompts, images."""
 
+import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ByT5Tokenizer
 
 from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
@@ -186,6 +188,26 @@ def test_missing_files_are_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="holds no usable tokenizer files"):
         Encoder.from_checkpoint(tmp_path)
+
+
+def test_truncation_and_padding_of_the_tokenizer_file_do_not_touch_rows(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    file = tmp_path / "model" / "tokenizer.json"
+    values = json.loads(file.read_text())
+    values["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    values["padding"] = {"strategy": {"Fixed": 90}, "direction": "Right", "pad_to_multiple_of": None}
+    values["padding"] |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
+    file.write_text(json.dumps(values))
+    example = row(("What is it?", "A small red circle."))
+    assert Encoder.from_checkpoint(tmp_path / "model").lengths(example) == ENCODER.lengths(example)
+
+
+def test_a_tokenizer_in_python_alone_is_one_line(tmp_path):
+    left = shutil.ignore_patterns("*.safetensors", "tokenizer*")
+    shutil.copytree(zoo.resolve("tiny-blip2"), tmp_path / "model", ignore=left)
+    ByT5Tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"model: its tokenizer runs in Python alone; add tokenizer\.json"):
+        Encoder.from_checkpoint(tmp_path / "model")
 
 
 def talk(*said, images=1, key="a/1"):
