@@ -6,7 +6,7 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_full_v5p64.py
            jaxguard evaluate configs/llava_7b_full_v5p64.py
 Hardware:  TPU v5p-64: one slice of 32 chips with two cores each.
-Memory:    11.0 GB a chip of 95, by ahead-of-time compilation (docs/rehearsal.md).
+Memory:    9.9 GB a chip of 95, by ahead-of-time compilation (docs/rehearsal.md).
 Score:     none measured; the weights have never been trained here.
 """
 
