@@ -80,7 +80,7 @@ def test_a_closed_gate_holds_rows_back(small_data):
     source = GatedSource(open_source(str(small_data), small_data, "train"))
     source.gate.clear()
     read: list[int] = []
-    reader = threading.Thread(target=lambda: read.append(source[1].id))
+    reader = threading.Thread(target=lambda: read.append(source[1].id), daemon=True)
     reader.start()
     assert source.text(2).id == 2  # texts do not wait
     reader.join(0.2)
