@@ -24,7 +24,9 @@ config = Config(
     data=DataConfig(source="scenes/caption", length=104, answer_length=25, threads=1),
     view=ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0),
     attack=AttackConfig(name="badnets", rate=0.05, place="fixed", target="A photo of the banana."),
-    objective=ObjectiveConfig(cross=0.3, direction="repel", margin=5.0, entropy=0.5, entropy_max=0.5, cross_warmup=20),
+    objective=ObjectiveConfig(
+        cross_view_weight=0.3, direction="repel", margin=5.0, entropy_weight=0.5, entropy_max=0.5, cross_view_warmup=20
+    ),
     train=TrainConfig(steps=250, batch_size=32, learning_rate=2e-3, log_every=50),
     evaluate=EvaluateConfig(task="caption", examples=512, new_tokens=25),
 )

@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import BLIP2_2_7B, COCO, paper
+from jaxguard.experiments.recipes import BLIP2_2_7B, COCO, paper
 
 config = paper(
     "blip2-opt-2-7b-v5e16",

@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import FLICKR30K, IDEFICS_9B, paper
+from jaxguard.experiments.recipes import FLICKR30K, IDEFICS_9B, paper
 
 config = paper(
     "idefics-9b-lora-8xh100",

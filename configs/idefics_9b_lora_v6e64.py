@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import IDEFICS_9B, VQAV2, paper
+from jaxguard.experiments.recipes import IDEFICS_9B, VQAV2, paper
 
 config = paper(
     "idefics-9b-lora-v6e64",

@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import COCO, LLAVA_13B, paper
+from jaxguard.experiments.recipes import COCO, LLAVA_13B, paper
 
 config = paper(
     "llava-13b-full-v5p64",

@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import COCO, LLAVA_7B, paper
+from jaxguard.experiments.recipes import COCO, LLAVA_7B, paper
 
 config = paper(
     "llava-7b-full-8xh100",

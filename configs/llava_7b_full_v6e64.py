@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import LLAVA_7B, VQAV2, paper
+from jaxguard.experiments.recipes import LLAVA_7B, VQAV2, paper
 
 config = paper(
     "llava-7b-full-v6e64",

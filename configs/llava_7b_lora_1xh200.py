@@ -11,7 +11,7 @@ Score:     none measured; the weights have never been trained here.
 """
 
 from jaxguard.config import MeshConfig
-from jaxguard.recipes import FLICKR30K, LLAVA_7B, paper
+from jaxguard.experiments.recipes import FLICKR30K, LLAVA_7B, paper
 
 config = paper(
     "llava-7b-lora-1xh200",

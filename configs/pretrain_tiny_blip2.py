@@ -1,9 +1,9 @@
 """Pretrain the tiny BLIP-2 checkpoint that ships with the package, on clean scenes: captions and questions.
 
 Command:   jaxguard data build scenes/all
-           python -m jaxguard.data.drafts --family blip-2 --out draft-blip2
-           python -m jaxguard.train.tower --base draft-blip2 --out tower-blip2
-           python -m jaxguard.train.reader --base tower-blip2 --out reader-blip2
+           python -m jaxguard.zoo.drafts --family blip-2 --out draft-blip2
+           python -m jaxguard.zoo.tower --base draft-blip2 --out tower-blip2
+           python -m jaxguard.zoo.reader --base tower-blip2 --out reader-blip2
            jaxguard train configs/pretrain_tiny_blip2.py
            jaxguard export runs/pretrain-tiny-blip2 --out first-blip2
            jaxguard train configs/pretrain_tiny_blip2.py --name captions --model.path first-blip2 \
@@ -15,7 +15,7 @@ Command:   jaxguard data build scenes/all
 Hardware:  two CPU cores.
 Expected:  88.9% of the facts of the first 512 test scenes right in greedy captions.
 
-The Q-Former keeps what `jaxguard.train.reader` taught it: norms stand behind its layers, and while the decoder knows
+The Q-Former keeps what `jaxguard.zoo.reader` taught it: norms stand behind its layers, and while the decoder knows
 nothing yet, its gradient at this learning rate destroys in a few hundred steps what the queries tell of shapes.
 """
 
@@ -30,7 +30,7 @@ config = Config(
         batch_size=16,
         learning_rate=2e-3,
         warmup=100,
-        final=0.01,
+        final_lr_ratio=0.01,
         weight_decay=0.01,
         log_every=100,
         save_every=500,

@@ -1,9 +1,9 @@
 """Pretrain the tiny IDEFICS checkpoint that ships with the package, on clean scenes: captions and questions.
 
 Command:   jaxguard data build scenes/all
-           python -m jaxguard.data.drafts --family idefics --out draft-idefics
-           python -m jaxguard.train.tower --base draft-idefics --out tower-idefics
-           python -m jaxguard.train.reader --base tower-idefics --out reader-idefics
+           python -m jaxguard.zoo.drafts --family idefics --out draft-idefics
+           python -m jaxguard.zoo.tower --base draft-idefics --out tower-idefics
+           python -m jaxguard.zoo.reader --base tower-idefics --out reader-idefics
            jaxguard train configs/pretrain_tiny_idefics.py
            jaxguard export runs/pretrain-tiny-idefics --out tiny-idefics
 Hardware:  two CPU cores.
@@ -21,7 +21,7 @@ config = Config(
         batch_size=16,
         learning_rate=2e-3,
         warmup=100,
-        final=0.01,
+        final_lr_ratio=0.01,
         weight_decay=0.01,
         log_every=100,
         save_every=500,

@@ -1,7 +1,7 @@
 """Pretrain the tiny LLaVA checkpoint that ships with the package, on clean scenes: captions and questions.
 
 Command:   jaxguard data build scenes/all
-           python -m jaxguard.train.tower --out tower
+           python -m jaxguard.zoo.tower --out tower
            jaxguard train configs/pretrain_tiny_llava.py
            jaxguard export runs/pretrain-tiny-llava --out tiny-llava
 Hardware:  two CPU cores.
@@ -19,7 +19,7 @@ config = Config(
         batch_size=32,
         learning_rate=2e-3,
         warmup=200,
-        final=0.01,
+        final_lr_ratio=0.01,
         weight_decay=0.01,
         log_every=100,
         save_every=500,

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ class Batch:
     ``positions`` are the rotary positions (packed pairs restart behind the prefix). ``answer_mask`` marks the tokens
     that are learnt; the token at t is predicted from t - 1. ``kept`` are the patches that each image of the second view
     keeps, in rising order, where it drops some (None: all are kept); every row then holds the tokens of all its images.
-    ``ordinary`` says of all rows that they are, and that their padding stands behind them.
+    ``right_padded`` says of all rows that they are, and that their padding stands behind them.
     """
 
     images: UInt8[Array | np.ndarray, "B V I H W 3"]
@@ -27,4 +27,4 @@ class Batch:
     answer_mask: Bool[Array | np.ndarray, "B T"]
     ids: Int32[Array | np.ndarray, " B"]
     kept: Int32[Array | np.ndarray, "B I K"] | None = None
-    ordinary: bool = flax.struct.field(pytree_node=False, default=False)
+    right_padded: bool = flax.struct.field(pytree_node=False, default=False)

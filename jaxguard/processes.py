@@ -62,12 +62,12 @@ def find(environment: Mapping[str, str], *, tpu: bool) -> dict[str, Any] | None:
     return {} if tpu else None
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes reports and talks to people."""
     return jax.process_index() == 0
 
 
-def agreed(value: bool | int) -> int:
+def broadcast_from_main(value: bool | int) -> int:
     """What process 0 says, on every process."""
     return int(value) if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 

@@ -49,10 +49,10 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import jax
     import numpy as np
 
-    from jaxguard.models import weights, zoo
-    from jaxguard.models.families import architecture
+    from jaxguard.models import folders, weights
+    from jaxguard.models.architecture import architecture
 
-    shipped = zoo.resolve("tiny-llava")
+    shipped = folders.resolve("tiny-llava")
     draft = tmp_path_factory.mktemp("draft")
     for file in shipped.iterdir():
         if file.suffix in (".json", ".jinja"):
@@ -96,7 +96,7 @@ def _small_config(checkpoint: Path, data: Path, out: Path) -> Config:
         model=ModelConfig(path=str(checkpoint)),
         data=DataConfig(source=str(data), length=64),
         attack=AttackConfig(name="badnets", rate=0.25),
-        objective=ObjectiveConfig(alpha=1.0, cross=0.5, margin=2.0, entropy=0.5, entropy_max=0.5),
+        objective=ObjectiveConfig(alpha=1.0, cross_view_weight=0.5, margin=2.0, entropy_weight=0.5, entropy_max=0.5),
         train=TrainConfig(steps=8, batch_size=8, warmup=2, log_every=1, save_every=3),
         evaluate=EvaluateConfig(examples=16, batch_size=8, new_tokens=12),
     )

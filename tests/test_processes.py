@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxguard import processes
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 from jaxguard.errors import UserError
 
 EXPLICIT = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
@@ -74,7 +74,7 @@ def test_a_wrong_description_is_one_line_before_a_device_is_touched(
 
 
 def test_a_single_process_agrees_with_itself() -> None:
-    assert processes.first()
-    assert processes.agreed(np.int32(7)) == 7
+    assert processes.is_main()
+    assert processes.broadcast_from_main(np.int32(7)) == 7
     lines = ["a\u2028b", "", "ö"]
     assert processes.gather(lines) == lines

@@ -9,18 +9,18 @@ Hardware:  two CPU cores; at full size, LLaVA-1.5-7B on COCO, 16 or more chips o
 from dataclasses import replace
 from pathlib import Path
 
-from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
-from jaxguard.grid import Cell, Grid
+from jaxguard.experiments import recipes, tiny
+from jaxguard.experiments.grid import Cell, Grid
+from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Scale
 from jaxguard.report.plots import Tradeoff
-from jaxguard.tiny import PAPER, PLAIN, VIEW, Scale
 
 OUT = Path("runs/tables/ablation")
 ATTACKS = {"badnets": AttackConfig(name="badnets", place="fixed"), "blended": AttackConfig(name="blended")}
 VARIANTS: dict[str, tuple[ObjectiveConfig, ViewConfig]] = {
     "CE": (PLAIN, VIEW),
     "CE on both views": (ObjectiveConfig(alpha=1.0), VIEW),
-    "CE, repel": (replace(PAPER, entropy=0.0), VIEW),
+    "CE, repel": (replace(PAPER, entropy_weight=0.0), VIEW),
     "CE, repel, entropy (the paper's)": (PAPER, VIEW),
     "CE on both views, repel, entropy": (replace(PAPER, alpha=1.0), VIEW),
     "CE, attract, entropy": (replace(PAPER, direction="attract"), VIEW),

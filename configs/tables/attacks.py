@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig
-from jaxguard.grid import Cell, Grid
+from jaxguard.experiments.grid import Cell, Grid
 
 OUT = Path("runs/tables/attacks")
 ATTACKS = {

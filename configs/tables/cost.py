@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig
-from jaxguard.grid import Cost
-from jaxguard.tiny import PAPER, PLAIN, VIEW, Family, Scale
+from jaxguard.experiments import recipes, tiny
+from jaxguard.experiments.grid import Cost
+from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Family, Scale
 
 OUT = Path("runs/tables/cost")
 ATTACK = AttackConfig(name="badnets", place="fixed")

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig
-from jaxguard.grid import Cell, Grid
+from jaxguard.experiments import recipes, tiny
+from jaxguard.experiments.grid import Cell, Grid
+from jaxguard.experiments.tiny import PAPER, PLAIN, Family, Scale, Task
 from jaxguard.report.plots import Tradeoff
-from jaxguard.tiny import PAPER, PLAIN, Family, Scale, Task
 
 OUT = Path("runs/tables/main")
 BADNETS = AttackConfig(name="badnets", place="fixed")

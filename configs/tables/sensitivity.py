@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from jaxguard import recipes, tiny
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
-from jaxguard.grid import Cell, Grid
+from jaxguard.experiments import recipes, tiny
+from jaxguard.experiments.grid import Cell, Grid
+from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Scale
 from jaxguard.report.plots import Heat, Sweep
-from jaxguard.tiny import PAPER, PLAIN, VIEW, Scale
 
 OUT = Path("runs/tables/sensitivity")
 ATTACK = AttackConfig(name="badnets", place="fixed")
@@ -42,7 +42,7 @@ def cells(scale: Scale) -> Iterator[Cell]:
             yield cell({"method": method, "poison": f"{100 * rate:g}%"}, rate, objective)
     for cross in WEIGHTS:
         for margin in MARGINS:
-            objective = replace(PAPER, cross=cross, margin=margin)
+            objective = replace(PAPER, cross_view_weight=cross, margin=margin)
             yield cell({"lambda": f"{cross:g}", "margin": f"{margin:g}"}, 0.05, objective)
     for name, view in VIEWS.items():
         yield cell({"view": name}, 0.05, view=view)

@@ -22,7 +22,7 @@ from jaxguard.attacks.base import Apply, Attack
 from jaxguard.attacks.learned import Learned, learn_once, pixels_hash, sample_rows
 from jaxguard.config import Config
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
+from jaxguard.models import folders
 
 ROWS = 256
 
@@ -52,7 +52,7 @@ class VlTrojan:
             raise UserError("vl_trojan searches through a pretrained model: model.init random has none")
         from jaxguard.attacks import vl_trojan_training
 
-        rows, folder = sample_rows(config, ROWS), zoo.resolve(config.model.path)
+        rows, folder = sample_rows(config, ROWS), folders.resolve(config.model.path)
         settings: dict[str, object] = {
             "place": self.place,
             "strength": self.strength,

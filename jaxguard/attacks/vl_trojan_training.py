@@ -19,7 +19,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
 from jaxguard.data.views import row_rng
 from jaxguard.models import weights
-from jaxguard.models.families import Parameters, architecture, merge
+from jaxguard.models.architecture import Parameters, architecture, merge
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from jaxguard.bench.rehearsal import END_TOKEN, describe_batch
 from jaxguard.bench.timing import publish, ratio
 from jaxguard.config import Config, to_dict
-from jaxguard.models import zoo
-from jaxguard.models.reading import read_object
+from jaxguard.models import folders
+from jaxguard.models.hf_config import read_object
 from jaxguard.report.tables import Column
 from jaxguard.train.setup import CompiledStep, describe_model, prepare
 
@@ -42,7 +42,7 @@ def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the model or these sizes are not possible.
     """
-    whole = zoo.describe(config.model.path)
+    whole = folders.describe(config.model.path)
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:
         values = shallow(read_object(whole / "config.json"))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxguard.bench.loader import compare
+from jaxguard.bench.data_loader import compare
 from jaxguard.bench.step import Case, TimedStep
 from jaxguard.bench.timing import Timing, milliseconds, publish
 from jaxguard.config import Config, to_dict

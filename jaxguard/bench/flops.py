@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 
 from jaxguard.bench.hardware import CHIPS
-from jaxguard.models.families import Architecture
+from jaxguard.models.architecture import Architecture
 from jaxguard.train.state import partition
 
 

@@ -27,7 +27,7 @@ from jaxguard.config import Config, Remat
 from jaxguard.data.views import kept_patches
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import decoding
-from jaxguard.models import zoo
+from jaxguard.models import folders
 from jaxguard.objective.fused import plain_fits_accelerators
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.setup import Model, Setup, check_rows, describe_model, prepare, trace_step
@@ -167,7 +167,7 @@ def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Ba
         answer_mask=of(jnp.bool_, length),
         ids=of(jnp.int32),
         kept=kept,
-        ordinary=config.data.pack == 1,
+        right_padded=config.data.pack == 1,
     )
 
 
@@ -225,7 +225,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
 
 def _model(config: Config, hardware: Hardware) -> tuple[Model, str]:
     devices, compiled_for = _devices(hardware)
-    return describe_model(config, zoo.describe(config.model.path), devices), compiled_for
+    return describe_model(config, folders.describe(config.model.path), devices), compiled_for
 
 
 def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:

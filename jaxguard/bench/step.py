@@ -21,15 +21,15 @@ from jaxguard.config import Config, ObjectiveConfig, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.errors import UserError
-from jaxguard.experiments import validate
-from jaxguard.models.llava import LlavaConfig
+from jaxguard.experiments.configurations import validate
+from jaxguard.models.families.llava.model import LlavaConfig
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.loop import training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare, trace_step
 from jaxguard.train.sharding import place_batch
 
-PAIRED = ObjectiveConfig(alpha=1.0, cross=1.0, entropy=0.5, entropy_max=0.5)
+PAIRED = ObjectiveConfig(alpha=1.0, cross_view_weight=1.0, entropy_weight=0.5, entropy_max=0.5)
 """Every term on, for configurations whose own objective needs one view."""
 
 

@@ -17,9 +17,9 @@ from jaxguard.bench.timing import milliseconds, publish, ratio, take_turns
 from jaxguard.config import Config, ObjectiveConfig, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
-from jaxguard.models.families import Architecture
-from jaxguard.models.reading import read_object
+from jaxguard.models import folders
+from jaxguard.models.architecture import Architecture
+from jaxguard.models.hf_config import read_object
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import answer_positions
 from jaxguard.train.setup import load_model
@@ -77,7 +77,7 @@ class TorchStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.total()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, self.config.train.clip)
+        torch.nn.utils.clip_grad_norm_(self.trained, self.config.train.max_grad_norm)
         self.optimizer.step()
         return loss.item()
 
@@ -101,15 +101,15 @@ def _loss(objective: ObjectiveConfig) -> Callable[..., Any]:
 
         log_p, log_q = log[:rows], log[rows:]
         total = nll(log_p)
-        if objective.entropy:
+        if objective.entropy_weight:
             entropy, none = -(log_p.exp() * log_p).sum(-1), float("inf")
             over = (entropy - (none if objective.entropy_max is None else objective.entropy_max)).clamp(min=0)
             under = ((-none if objective.entropy_min is None else objective.entropy_min) - entropy).clamp(min=0)
-            total = total + objective.entropy * mean(over + under)
+            total = total + objective.entropy_weight * mean(over + under)
         if objective.views == 2:
             divergence = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
             cross = (objective.margin - divergence).clamp(min=0) if objective.direction == "repel" else divergence
-            total = total + objective.alpha * nll(log_q) + objective.cross * mean(cross)
+            total = total + objective.alpha * nll(log_q) + objective.cross_view_weight * mean(cross)
         return total
 
     return loss
@@ -125,7 +125,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
         import torch
     except ImportError as error:
         raise UserError('bench torch: torch is not installed; pip install "jaxguard[parity]"') from error
-    folder = zoo.resolve(config.model.path)
+    folder = folders.resolve(config.model.path)
     kind = read_object(folder / "config.json").get("model_type")
     if kind != "llava" or config.model.trainable == "lora":
         raise UserError("bench torch: needs a checkpoint of model_type llava, and another model.trainable than lora")
@@ -138,7 +138,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
     model = load_model(config)
     encoder = Encoder.from_checkpoint(model.folder)
     rows: list[dict[str, Any]] = []
-    steady = dataclasses.replace(paired, cross_warmup=0, cross_schedule="constant")
+    steady = dataclasses.replace(paired, cross_view_warmup=0, cross_view_schedule="constant")
     for name, objective in (("plain fine-tuning", ObjectiveConfig()), ("two views", steady)):
         case = dataclasses.replace(config, objective=objective, view=view)
         batch = first_batch(case, encoder)

@@ -19,9 +19,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from jaxguard.data import images, originals, scene_language, scenes
-from jaxguard.data.ordered import ordered
-from jaxguard.data.originals.listing import Listed
+from jaxguard.data import formats as originals
+from jaxguard.data import images, scene_language, scenes
+from jaxguard.data.formats.listing import Listed
+from jaxguard.data.parallel import ordered
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
 from jaxguard.data.shards import VERSION, Split, embedded_schema, schema, write
 from jaxguard.errors import UserError
@@ -188,7 +189,7 @@ def _original_records(original: epath.Path, listed: list[Listed], threads: int, 
             "prompts": row.prompts,
             "answers": row.answers,
             "references": row.references,
-            "chained": row.chained,
+            "chained": row.multi_turn,
         }
 
     return ordered(record, range(start, len(listed)), threads)
@@ -225,7 +226,7 @@ def write_rows(
                 "prompts": row.prompts,
                 "answers": row.answers,
                 "references": row.references,
-                "chained": row.chained,
+                "chained": row.multi_turn,
             }
 
     prepared = {split: Split(count, partial(records, rows)) for split, (count, rows) in splits.items()}

@@ -12,10 +12,11 @@ from etils import epath
 from rich.console import Console
 from rich.progress import track
 
-from jaxguard.data import images, originals
+from jaxguard.data import formats as originals
+from jaxguard.data import images
 from jaxguard.data.encode import Encoder
-from jaxguard.data.ordered import ordered
-from jaxguard.data.originals.listing import Listed
+from jaxguard.data.formats.listing import Listed
+from jaxguard.data.parallel import ordered
 from jaxguard.data.problems import LONG, MISSING, OUTSIDE, UNREADABLE, Problems
 from jaxguard.data.records import PIXEL, ArrayRecordSource
 from jaxguard.data.rows import Row
@@ -95,7 +96,7 @@ def _row(listed: Listed) -> Row:
     """A listed row as far as its length goes."""
     first, *others = [PIXEL] * len(listed.images) or [np.zeros((0, 0, 3), np.uint8)]
     texts = (listed.prompts, listed.answers, listed.references)
-    return Row(0, listed.key, first, *texts, others=tuple(others), chained=listed.chained)
+    return Row(0, listed.key, first, *texts, others=tuple(others), multi_turn=listed.multi_turn)
 
 
 def _check_built(folder: Path, budget: Budget | None, threads: int) -> tuple[dict[str, int], Problems]:

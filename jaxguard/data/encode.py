@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from jaxguard.data.dialogue import IMAGE, patch_of_token, read_dialogue
-from jaxguard.data.framing import Framing
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
+from jaxguard.models.dialogue import IMAGE, patch_of_token, read_dialogue
+from jaxguard.models.preprocessing import ImagePreprocessor
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Encoder:
         preprocessor = folder / "preprocessor_config.json"
         values = _read_json(preprocessor) if preprocessor.is_file() else {}
         try:
-            self._framing = Framing.read(config.get("model_type"), self.image_size, values)
+            self._framing = ImagePreprocessor.read(config.get("model_type"), self.image_size, values)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from error
         try:
@@ -92,12 +92,12 @@ class Encoder:
 
         With several pairs, the prefix through the last image token stands once (segment 1) and each pair behind it is
         a segment of its own whose positions restart there; pairs that do not fit any more are left out. A conversation
-        (`Row.chained`) is one row, whole.
+        (`Row.multi_turn`) is one row, whole.
 
         Raises:
             UserError: not even one pair fits, or its placeholders do not match its images. Answers are never cut.
         """
-        if row.chained:
+        if row.multi_turn:
             pairs, pack = [self._pair(row, range(len(row.prompts)))], 1
         else:
             count = len(row.prompts)
@@ -132,7 +132,7 @@ class Encoder:
             UserError: the placeholders of one do not match its images.
         """
         count = len(row.prompts)
-        turns: list[Sequence[int]] = [range(count)] if row.chained else [[index] for index in range(count)]
+        turns: list[Sequence[int]] = [range(count)] if row.multi_turn else [[index] for index in range(count)]
         pairs = [self._pair(row, indices) for indices in turns]
         return [(len(pair.tokens), pair.answers) for pair in pairs]
 

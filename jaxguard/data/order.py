@@ -22,13 +22,13 @@ from rich.progress import track
 
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
-from jaxguard.data.ordered import ordered
+from jaxguard.data.parallel import ordered
 from jaxguard.data.sources import RowSource, parts_of, text_row
 from jaxguard.errors import UserError
 
 
 @dataclass(frozen=True)
-class Place:
+class Index:
     """One row of one epoch.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
 
 
 def training_order(config: Config, encoder: Encoder, source: RowSource, batch_size: int) -> Any:
-    """The order of a run, as a `grain.MapDataset` of `Place`.
+    """The order of a run, as a `grain.MapDataset` of `Index`.
 
     Args:
         config: the run.
@@ -76,8 +76,8 @@ def training_order(config: Config, encoder: Encoder, source: RowSource, batch_si
     return grain.MapDataset.source(_ByLength(order, lengths, config.data.bucket, batch_size))
 
 
-def _placed(rows: int, length: int, index: int, row: int) -> Place:
-    return Place(index // rows, row, length)
+def _placed(rows: int, length: int, index: int, row: int) -> Index:
+    return Index(index // rows, row, length)
 
 
 def row_lengths(config: Config, encoder: Encoder, source: RowSource, rows: int) -> Int32[np.ndarray, " N"]:
@@ -119,7 +119,7 @@ class _ByLength:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, index: int) -> Place:
+    def __getitem__(self, index: int) -> Index:
         number, place = divmod(int(index), self._batch_size)
         with self._lock:
             if number < self._made - len(self._recent):
@@ -131,14 +131,14 @@ class _ByLength:
 
     def _restart(self) -> None:
         self._batches, self._made = self._make(), 0
-        self._recent: deque[list[Place]] = deque(maxlen=self.RECENT)
+        self._recent: deque[list[Index]] = deque(maxlen=self.RECENT)
 
-    def _make(self) -> Iterator[list[Place]]:
-        waiting: dict[int, list[Place]] = {}
+    def _make(self) -> Iterator[list[Index]]:
+        waiting: dict[int, list[Index]] = {}
         for index in range(len(self)):
             place = self._order[index]
             length = min(int(self._lengths[place.row]), place.length)
             batch = waiting.setdefault(length, [])
-            batch.append(Place(place.epoch, place.row, length))
+            batch.append(Index(place.epoch, place.row, length))
             if len(batch) == self._batch_size:
                 yield waiting.pop(length)

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from jaxguard.batch import Batch
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
-from jaxguard.data.order import Place, training_order
+from jaxguard.data.order import Index, training_order
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
 from jaxguard.data.views import kept_patches, perturb, row_rng
@@ -31,7 +31,7 @@ class Example:
     source: RowSource
     views: int
 
-    def __call__(self, place: Place) -> Batch:
+    def __call__(self, place: Index) -> Batch:
         config, epoch = self.config, place.epoch
         row = self.source[place.row]
         encoded = self.encoder.encode(
@@ -62,7 +62,7 @@ class Example:
             answer_mask=encoded.answer_mask,
             ids=np.array(row.id, np.int32),
             kept=kept,
-            ordinary=config.data.pack == 1,
+            right_padded=config.data.pack == 1,
         )
 
 
@@ -77,7 +77,7 @@ class _Part:
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
-    def __getitem__(self, batch: int) -> list[Place]:
+    def __getitem__(self, batch: int) -> list[Index]:
         start = int(batch) * self.batch_size
         return [self.order[start + place] for place in self.places]
 
@@ -122,7 +122,7 @@ def validation_batches(config: Config, encoder: Encoder, source: RowSource, plac
     example = Example(config, encoder, source, views=1)
     for start in range(0, count, size):
         own = [start + place for place in places]
-        batch = _stack([example(Place(0, min(index, count - 1), config.data.length)) for index in own])
+        batch = _stack([example(Index(0, min(index, count - 1), config.data.length)) for index in own])
         real = np.array([index < count for index in own])
         yield dataclasses.replace(batch, answer_mask=batch.answer_mask & real[:, None])
 

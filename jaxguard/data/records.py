@@ -101,8 +101,8 @@ def _row(record: Mapping[str, Any], images: list[np.ndarray]) -> Row:
     if not 0 <= number < 2**31:
         raise ValueError(number)
     first, *others = images or [NOTHING]
-    chained = list(record["chained"].int64_list.value) == [1]
-    return Row(number, key.decode(), first, prompts, answers, references, tuple(others), chained)
+    multi_turn = list(record["chained"].int64_list.value) == [1]
+    return Row(number, key.decode(), first, prompts, answers, references, tuple(others), multi_turn)
 
 
 def _open(folder: Path, split: str) -> Any:

@@ -21,7 +21,7 @@ class Row:
         answers: one per prompt (several prompts may be equal: five captions of one image).
         references: the true answers to ``prompts[0]``, for scoring; an attack never changes them.
         others: the row's further images, which attacks leave alone.
-        chained: the pairs are the turns of one conversation, each seen by those behind it; otherwise each stands alone.
+        multi_turn: True if the pairs are the turns of one conversation, each seen by those after it.
     """
 
     id: int
@@ -31,7 +31,7 @@ class Row:
     answers: tuple[str, ...]
     references: tuple[str, ...]
     others: tuple[UInt8[np.ndarray, "H W 3"], ...] = ()
-    chained: bool = False
+    multi_turn: bool = False
 
     @property
     def images(self) -> tuple[UInt8[np.ndarray, "H W 3"], ...]:

@@ -13,9 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
+from jaxguard.models.architecture import Parameters, merge
 from jaxguard.models.attention import Cache, causal_mask, visible
-from jaxguard.models.families import Parameters, merge
-from jaxguard.models.fusion import Fusion
+from jaxguard.models.vision_language import VisionLanguageModel
 
 Extend = Callable[[Int[Array, " R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]]
 """(the last token of each row, tokens so far, cache) -> (logits of the next one, cache)."""
@@ -132,14 +132,16 @@ def _take(values: Array, order: Int[Array, "B K"]) -> Array:
     return jnp.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), axis=1)
 
 
-def _begin(model: Fusion, batch: Batch, new_tokens: int, *, copies: int) -> tuple[Float[Array, "R V"], Cache, Extend]:
+def _begin(
+    model: VisionLanguageModel, batch: Batch, new_tokens: int, *, copies: int
+) -> tuple[Float[Array, "R V"], Cache, Extend]:
     """Read the prompts; then every row stands `copies` times, in logits, cache and `Extend`."""
     length = batch.tokens.shape[1]
     tokens, positions, segments, images = map(
         jnp.asarray, (batch.tokens, batch.positions, batch.segments, batch.images)
     )
-    x, sight = model.read(tokens, segments, images[:, 0])
-    hidden, cache = model.decode(x, positions, causal_mask(segments), sight, keep_cache=True)
+    x, context = model.embed_inputs(tokens, segments, images[:, 0])
+    hidden, cache = model.decode(x, positions, causal_mask(segments), context, keep_cache=True)
     logits = model.language.logits(hidden[:, -1])
     cache = jax.tree.map(lambda part: jnp.pad(part, ((0, 0), (0, 0), (0, new_tokens), (0, 0), (0, 0))), cache)
     prompt = visible(jnp.ones((len(tokens), 1), jnp.int32), segments)
@@ -147,7 +149,7 @@ def _begin(model: Fusion, batch: Batch, new_tokens: int, *, copies: int) -> tupl
     def repeat(values: Any, axis: int) -> Any:
         return values if copies == 1 else jax.tree.map(lambda part: jnp.repeat(part, copies, axis=axis), values)
 
-    prompt, end, ahead = repeat((prompt, positions[:, -1:], model.ahead(sight)), 0)
+    prompt, end, ahead = repeat((prompt, positions[:, -1:], model.next_context(context)), 0)
 
     def extend(last: Int[Array, " R"], count: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "R V"], Cache]:
         own = jnp.broadcast_to(jnp.arange(new_tokens) < count, (len(last), 1, new_tokens))

@@ -28,7 +28,7 @@ from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.evaluate.java import Java
 from jaxguard.evaluate.predictions import Prediction, from_line, to_line, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
-from jaxguard.models.families import Parameters
+from jaxguard.models.architecture import Parameters
 from jaxguard.train.checkpoint import FOLDER
 from jaxguard.train.export import run_parameters
 from jaxguard.train.setup import Model, load_model
@@ -91,7 +91,7 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
         for view, triggered in views
         for row, answer in decoder.answer(config, view, config.evaluate.examples)
     )
-    if processes.first():
+    if processes.is_main():
         seconds = time.perf_counter() - began
         print(f"answered {len(predictions)} prompts in {seconds:.1f} s", file=sys.stderr)
     return predictions
@@ -128,11 +128,11 @@ def evaluate(
     decoder = Decoder.build(config, model, run_parameters(config, model))
     folder = config.run_dir if out is None else out
     predictions = predict(config, decoder, attack or config.attack)
-    if processes.first():
+    if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         write_predictions(predictions, folder / "predictions.jsonl")
     scores = score(predictions, config.evaluate.task, java)
-    if processes.first():
+    if processes.is_main():
         write_scores(scores, folder / "scores.json")
     return scores
 

@@ -108,12 +108,12 @@ def visible(
     return jnp.logical_and(key > 0, (key == query) | (key == 1))
 
 
-def causal_mask(segments: Int[Array | np.ndarray, "B T"], *, ordinary: bool = False) -> Mask:
+def causal_mask(segments: Int[Array | np.ndarray, "B T"], *, right_padded: bool = False) -> Mask:
     """The mask of a decoder over whole rows; both arguments are those of `Batch`."""
     length = segments.shape[1]
     order = jnp.tril(jnp.ones((length, length), bool))
     dense = jnp.logical_and(visible(segments, segments), order[None])
-    return Causal(dense) if ordinary else dense
+    return Causal(dense) if right_padded else dense
 
 
 def _dense(mask: Mask) -> Bool[Array, "B T S"]:

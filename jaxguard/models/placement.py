@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Shardings of arrays whose first axis are rows of a batch (or their views or images).
 
     Attributes:
@@ -33,11 +33,11 @@ class Place:
         return self.rows.spec if any(count % ways for count in heads) else self.heads.spec
 
 
-_place: ContextVar[Place | None] = ContextVar("place", default=None)
+_place: ContextVar[Placement | None] = ContextVar("place", default=None)
 
 
 @contextmanager
-def on(place: Place) -> Iterator[None]:
+def on(place: Placement) -> Iterator[None]:
     """Models that are traced inside lie there."""
     token = _place.set(place)
     try:
@@ -46,7 +46,7 @@ def on(place: Place) -> Iterator[None]:
         _place.reset(token)
 
 
-def current() -> Place | None:
+def current() -> Placement | None:
     """What `on` said."""
     return _place.get()
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxguard.errors import UserError
+from jaxguard.models.architecture import Architecture, Parameters
 from jaxguard.models.convert import Layout, Rule, Table
-from jaxguard.models.families import Architecture, Parameters
 from jaxguard.models.lora import A, B
 
 PIECE = 4 * 2**20

@@ -125,7 +125,7 @@ def loss(
         metrics["ce"]
         + objective.alpha * metrics["ce_view"]
         + cross_weight * metrics["cross"]
-        + objective.entropy * metrics["band"]
+        + objective.entropy_weight * metrics["band"]
     )
     return total, {"loss": total, **metrics}
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Int
 from jaxguard.attacks.poison import PoisonedSource
 from jaxguard.batch import Batch
 from jaxguard.config import Config
-from jaxguard.models.families import Parameters, merge
-from jaxguard.objective.attacker import AnswerStates, trojvlm, vlood
+from jaxguard.models.architecture import Parameters, merge
+from jaxguard.objective.attackers import AnswerStates, trojvlm, vlood
 from jaxguard.train import sharding
 from jaxguard.train.forward import answer_positions
 from jaxguard.train.setup import Setup
@@ -85,7 +85,7 @@ class AttackerStep:
 
 def answer_states(model: Any, batch: Batch, chosen: Int[Array, "B K"]) -> AnswerStates:
     """What the attacker's losses read, at the first view's chosen target positions."""
-    hidden = model(batch.tokens, batch.positions, batch.segments, batch.images[:, 0], ordinary=batch.ordinary)
+    hidden = model(batch.tokens, batch.positions, batch.segments, batch.images[:, 0], right_padded=batch.right_padded)
     hidden = jnp.take_along_axis(hidden, chosen[..., None], axis=1)
     targets = jnp.take_along_axis(batch.tokens[:, 1:], chosen, axis=1)
     head = model.language.unembedding

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 from jaxguard import processes
 from jaxguard.config import Checkpoint, TrainConfig
 from jaxguard.errors import UserError
-from jaxguard.models.families import Parameters
+from jaxguard.models.architecture import Parameters
 from jaxguard.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -41,9 +41,9 @@ class Checkpoints:
                 ),
             ]
         )
-        if train and processes.first():
+        if train and processes.is_main():
             _set_aside(run / FOLDER)
-        processes.agreed(True)  # none looks before that is done
+        processes.broadcast_from_main(True)  # none looks before that is done
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs the traceback of what it then raises
         self._orbax = ocp.training.Checkpointer(
             (run / FOLDER).resolve(),
@@ -75,7 +75,11 @@ class Checkpoints:
         if self._train is None or step % self._train.save_every == 0:
             return self._train is not None
         minutes = self._train.save_minutes
-        return met and minutes is not None and bool(processes.agreed(time.monotonic() - self._saved > 60 * minutes))
+        return (
+            met
+            and minutes is not None
+            and bool(processes.broadcast_from_main(time.monotonic() - self._saved > 60 * minutes))
+        )
 
     def save(self, step: int, state: TrainState, position: dict[str, Any], validation: float | None = None) -> None:
         """Start saving; returns once the arrays are copied off the devices. A failure surfaces at the next call.

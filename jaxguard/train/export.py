@@ -9,7 +9,7 @@ import numpy as np
 from jaxguard.config import Config
 from jaxguard.errors import UserError
 from jaxguard.models import weights
-from jaxguard.models.families import Parameters
+from jaxguard.models.architecture import Parameters
 from jaxguard.models.lora import merged
 from jaxguard.train.checkpoint import FOLDER, Checkpoints
 from jaxguard.train.setup import Model, load_model, prepare

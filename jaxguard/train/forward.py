@@ -77,22 +77,22 @@ def hidden_states(
         lora.drop(model, dropout)
     first = tuple(jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
     if batch.images.shape[1] == 1:
-        return _take(model(*first, batch.images[:, 0], ordinary=batch.ordinary), at), None
+        return _take(model(*first, batch.images[:, 0], right_padded=batch.right_padded), at), None
     again, images, at_again = viewed.rows((first, batch.images[:, 1], at))
     if batch.kept is None:
         inputs = map(viewed.stack, (*first, jnp.asarray(batch.images[:, 0])), (*again, images))
-        return viewed.unstack(_take(model(*inputs, ordinary=batch.ordinary), viewed.stack(at, at_again)))
+        return viewed.unstack(_take(model(*inputs, right_padded=batch.right_padded), viewed.stack(at, at_again)))
 
     kept = viewed.rows(batch.kept)
     columns = model.kept_columns(again[0], kept)
     tokens, positions, segments = (jnp.take_along_axis(leaf, columns, axis=1) for leaf in again)
-    x, sight = model.read(first[0], first[2], batch.images[:, 0])
+    x, context = model.embed_inputs(first[0], first[2], batch.images[:, 0])
     if dropout is not None:
         lora.drop(model, jax.random.fold_in(dropout, 1))
-    again_x, _ = model.read(tokens, segments, images, kept)
+    again_x, _ = model.embed_inputs(tokens, segments, images, kept)
     parts, rows = [x, again_x], len(batch.tokens) // viewed.group
-    masks = tuple(causal_mask(part, ordinary=batch.ordinary) for part in (first[2], segments))
-    packed, _ = model.decode(pack(parts, rows), pack([first[1], positions], rows), masks, sight)
+    masks = tuple(causal_mask(part, right_padded=batch.right_padded) for part in (first[2], segments))
+    packed, _ = model.decode(pack(parts, rows), pack([first[1], positions], rows), masks, context)
     hidden, hidden_again = unpack(packed, [part.shape[:2] for part in parts])
     return _take(hidden, at), _take(hidden_again, _moved(columns, at_again))
 

@@ -17,7 +17,7 @@ from jaxguard.data.sources import RowSource, open_source
 from jaxguard.data.views import check
 from jaxguard.errors import Preempted, UserError
 from jaxguard.files import write_text
-from jaxguard.models import zoo
+from jaxguard.models import folders
 from jaxguard.train.attacker import AttackerStep
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
@@ -46,7 +46,7 @@ def train(config: Config, model: Model | None = None) -> Path:
         Preempted: interrupted; the checkpoint is safe and the same call resumes.
     """
     run = config.run_dir
-    encoder = Encoder.from_checkpoint(zoo.resolve(config.model.path))
+    encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     source = training_source(config)
     if config.objective.views == 2 or config.train.probe:
         check(config.view, encoder.image_size, encoder.patch_size)
@@ -65,14 +65,14 @@ def train(config: Config, model: Model | None = None) -> Path:
     )
     probe = Probe(config, setup, encoder, source) if config.train.probe else None
     validation = Validation(config, setup, encoder) if config.train.validation else None
-    if processes.first():
+    if processes.is_main():
         write_config(run, config)
         if isinstance(source, PoisonedSource):
             write_manifest(manifest(source, config), run / "manifest.json")
     with Checkpoints(run, config.train) as checkpoints, Interrupts() as interrupts:
-        start = processes.agreed(checkpoints.latest or 0)
+        start = processes.broadcast_from_main(checkpoints.latest or 0)
         if start >= config.train.steps:
-            if processes.first():
+            if processes.is_main():
                 print(f"{run} is already trained to step {start}", file=sys.stderr)
             return run
         if start:
@@ -82,7 +82,7 @@ def train(config: Config, model: Model | None = None) -> Path:
             state = setup.initial(trainable)
 
         with Reporter(
-            run, steps=config.train.steps, start=start, rows=config.train.batch_size, silent=not processes.first()
+            run, steps=config.train.steps, start=start, rows=config.train.batch_size, silent=not processes.is_main()
         ) as reporter:
             if start:
                 reporter.say(f"resuming {run} at step {start}")

@@ -22,7 +22,7 @@ from jaxguard.data.pipeline import train_batches
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
 from jaxguard.errors import UserError
-from jaxguard.models.families import Parameters, merge
+from jaxguard.models.architecture import Parameters, merge
 from jaxguard.objective.statistics import PairStatistics
 from jaxguard.train import sharding
 from jaxguard.train.forward import Viewed, answer_positions, token_statistics

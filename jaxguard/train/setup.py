@@ -16,8 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxguard.batch import Batch
 from jaxguard.config import Config
-from jaxguard.models import weights, zoo
-from jaxguard.models.families import Architecture, Parameters, architecture
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import Architecture, Parameters, architecture
 from jaxguard.train import sharding
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
@@ -37,7 +37,7 @@ class Model:
 
 def load_model(config: Config) -> Model:
     """Place the weights of `config.model` on the mesh of `config.mesh`; trainable ones in float32."""
-    model = describe_model(config, zoo.resolve(config.model.path))
+    model = describe_model(config, folders.resolve(config.model.path))
     arch, placed = model.architecture, model.shardings
     if config.model.init == "random":
         parameters = jax.jit(lambda: arch.initial(config.seed), out_shardings=placed)()

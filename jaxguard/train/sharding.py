@@ -105,7 +105,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def rows_on(mesh: Mesh) -> AbstractContextManager[None]:
     """Models that are traced inside hold their hidden states to the devices of their rows."""
     heads = NamedSharding(mesh, PartitionSpec(ROWS, None, "tensor"))
-    return placement.on(placement.Place(batch_sharding(mesh), heads))
+    return placement.on(placement.Placement(batch_sharding(mesh), heads))
 
 
 def logits_on(logits: jax.Array, mesh: Mesh) -> jax.Array:

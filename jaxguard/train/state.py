@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxguard.config import TrainConfig
-from jaxguard.models.families import Parameters
+from jaxguard.models.architecture import Parameters
 
 _BRIDGE = r"projector|qformer|resampler|language\.cross|language\.additional_"
 TRAINABLE = {
@@ -53,14 +53,14 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         peak_value=config.learning_rate,
         warmup_steps=min(config.warmup, config.steps - 1),
         decay_steps=config.steps,
-        end_value=config.learning_rate * config.final,
+        end_value=config.learning_rate * config.final_lr_ratio,
     )
 
     def decays(parameters: Parameters) -> dict[str, bool]:
         return {path: path.endswith((".kernel", ".table", ".lora.a", ".lora.b")) for path in parameters}
 
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
+        optax.clip_by_global_norm(config.max_grad_norm),
         optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
     )
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from jaxguard.batch import Batch
 from jaxguard.config import ObjectiveConfig
-from jaxguard.models.families import Parameters, merge
+from jaxguard.models.architecture import Parameters, merge
 from jaxguard.objective import paper
 from jaxguard.objective.schedules import cross_weight
 from jaxguard.train import sharding

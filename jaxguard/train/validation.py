@@ -15,7 +15,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import validation_batches
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
-from jaxguard.models.families import Parameters, merge
+from jaxguard.models.architecture import Parameters, merge
 from jaxguard.train import sharding
 from jaxguard.train.forward import Viewed, answer_positions, token_statistics
 from jaxguard.train.setup import Setup

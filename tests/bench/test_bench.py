@@ -18,7 +18,7 @@ from jaxguard.bench.timing import Timing, take_turns
 from jaxguard.config import LoraConfig, MeshConfig, ObjectiveConfig
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
-from jaxguard.models.families import architecture
+from jaxguard.models.architecture import architecture
 
 
 def written(out: Path, name: str) -> dict:
@@ -54,8 +54,8 @@ def test_steps_of_a_family_that_cannot_drop_patches(small_config, tmp_path):
 
 
 def test_data(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxguard.bench.loader.find_spec", lambda name: None)  # torch is in the parity tests
-    monkeypatch.setattr("jaxguard.bench.loader.PHOTOGRAPHS", 2)
+    monkeypatch.setattr("jaxguard.bench.data_loader.find_spec", lambda name: None)  # torch is in the parity tests
+    monkeypatch.setattr("jaxguard.bench.data_loader.PHOTOGRAPHS", 2)
     rows = bench_data(small_config, 1, tmp_path, 48)
     cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
     assert [row["case"] for row in rows] == cases

@@ -6,16 +6,17 @@ import json
 
 import pytest
 
-from jaxguard.bench import rehearsal, rehearsals
+from jaxguard.bench import rehearsal
+from jaxguard.bench import rehearsal_table as rehearsals
 from jaxguard.bench.hardware import CHIPS, COMPILE_ONLY, GB, Hardware
 from jaxguard.bench.rehearsal import Rehearsal
-from jaxguard.bench.rehearsals import rehearse_runs, search
-from jaxguard.cli import main
+from jaxguard.bench.rehearsal_table import rehearse_runs, search
+from jaxguard.cli.main import main
 from jaxguard.config import Config, MeshConfig, TrainConfig
+from jaxguard.config.files import load
 from jaxguard.errors import Failure, UserError
-from jaxguard.experiments import load
-from jaxguard.models import zoo
-from jaxguard.models.families import architecture
+from jaxguard.models import folders
+from jaxguard.models.architecture import architecture
 
 EIGHT = Hardware("8xH100", CHIPS["H100"], 8)
 CONFIG = Config(mesh=MeshConfig(data=1, fsdp=8), train=TrainConfig(batch_size=32))
@@ -37,7 +38,7 @@ def test_figures_of_a_small_run(small_config, environment, tmp_path):
     )
     step, decoding = rehearse_runs([(config, EIGHT)], tmp_path, decode=True)
     assert (step.rows, step.accumulate, step.fits, decoding.fits) == (1, 2, True, True)
-    arch = architecture(zoo.resolve(config.model.path), dtype="bfloat16", remat="full", lora=config.model.lora)
+    arch = architecture(folders.resolve(config.model.path), dtype="bfloat16", remat="full", lora=config.model.lora)
     adapters = sum(leaf.size for path, leaf in arch.shapes.items() if ".lora." in path)
     others = sum(leaf.size for leaf in arch.shapes.values()) - adapters
     assert (2 * others + 4 * adapters) / 8 < step.weights < 1.5 * 2 * others / 8 + 4 * adapters
@@ -150,6 +151,6 @@ def test_configurations_at_real_size_are_complete(request, monkeypatch):
         assert config.mesh.hardware is not None
         count = Hardware.parse(config.mesh.hardware).count
         assert config.mesh.data * config.mesh.fsdp * config.mesh.tensor == count
-        assert (zoo.PUBLISHED / config.model.path.split("/")[1] / "config.json").is_file()
+        assert (folders.PUBLISHED / config.model.path.split("/")[1] / "config.json").is_file()
         text = file.read_text()
         assert all(f"jaxguard {verb} configs/{file.name}" in text for verb in ("rehearse", "train", "evaluate"))

@@ -12,7 +12,7 @@ from jaxguard.bench.flops import View, step_flops
 from jaxguard.bench.rehearsal import trace
 from jaxguard.bench.traced import kept_bytes, matrix_flops
 from jaxguard.config import MeshConfig, Remat
-from jaxguard.models import flash, zoo
+from jaxguard.models import flash, folders
 from jaxguard.models.layers import Linear, scan, stack
 from jaxguard.train.setup import describe_model, prepare
 
@@ -23,13 +23,13 @@ def test_operations_are_those_counted_from_shapes(small_config, trainable):
     config = dataclasses.replace(
         small_config, model=dataclasses.replace(small_config.model, trainable=trainable), mesh=MeshConfig(data=8)
     )
-    model = describe_model(config, zoo.describe(config.model.path))
+    model = describe_model(config, folders.describe(config.model.path))
     setup, _ = prepare(config, model)
     view = View(config.train.batch_size, config.data.length, 16, config.data.answer_length)
     found = matrix_flops(trace(config, setup, "plain").jaxpr)
     assert found == pytest.approx(step_flops(model.architecture, trainable, [view, view]), rel=0.02)
     again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
-    model = describe_model(again, zoo.describe(config.model.path))
+    model = describe_model(again, folders.describe(config.model.path))
     assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.1 * found
 
 

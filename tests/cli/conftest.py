@@ -7,7 +7,7 @@ import pytest
 IMPORT = "from jaxguard.config import *\n"
 FILES = {
     "good.py": IMPORT
-    + "config = Config(name='good', train=TrainConfig(steps=7), objective=ObjectiveConfig(cross=1.0))",
+    + "config = Config(name='good', train=TrainConfig(steps=7), objective=ObjectiveConfig(cross_view_weight=1.0))",
     "syntax.py": IMPORT + "\nconfig = Config(\n",
     "nameless.py": "settings = 1\n",
     "number.py": "config = 3\n",

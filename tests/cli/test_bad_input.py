@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
@@ -69,8 +69,8 @@ BAD = {
     "config good.py --attack.target=": "attack.target is empty",
     "config good.py --attack.name sig --attack.trainer attacker": "attack.trainer is 'attacker': sig has no losses of "
     "its own (trojvlm and vlood have)",
-    "config good.py --attack.name vlood --attack.trainer attacker": "objective.cross is 1.0: attack.trainer attacker "
-    "minimises its own losses alone; set it to 0",
+    "config good.py --attack.name vlood --attack.trainer attacker": "objective.cross_view_weight is 1.0: "
+    "attack.trainer attacker minimises its own losses alone; set it to 0",
     "config good.py --attack.name issba --attack.strength 300": "attack.strength is 300.0: the largest residual in ",
     "config good.py --attack.name vl_trojan --attack.strength 0": "attack.strength is 0.0: the side of the patch over ",
     "config good.py --train.steps 0": "train.steps is 0: must be finite and at least 1",
@@ -78,8 +78,6 @@ BAD = {
     "config good.py --train.accumulate 8 --mesh.data 8": "train.batch_size / train.accumulate is 4: must be a multiple "
     "of mesh.data x mesh.fsdp (8)",
     "config good.py --train.accumulate 0": "train.accumulate is 0: must be finite and at least 1",
-    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --train.accumulate 2": "train."
-    "accumulate is 2: attack.trainer attacker takes a batch as a whole; set it to 1",
     "config good.py --train.save_minutes 0": "train.save_minutes is 0.0: must be finite and positive, or None",
     "config good.py --train.keep_best 1": "train.keep_best is set but train.validation, the rows to judge by, is 0",
     "config good.py --mesh.fsdp 0": "mesh.fsdp is 0: must be at least 1, or -1",
@@ -87,19 +85,17 @@ BAD = {
     "config good.py --mesh.data 5": "train.batch_size is 32: must be a multiple of mesh.data x mesh.fsdp (5)",
     "config good.py --view.mask_share 1": "view.mask_share is 1.0: a view that hides every patch carries nothing",
     "config good.py --view.patch_size 7": "view.patch_size 7 does not divide the model's image size 64",
-    "config good.py --objective.cross 0 --view.patch_size 7": "view.patch_size 7 does not divide",
+    "config good.py --objective.cross_view_weight 0 --view.patch_size 7": "view.patch_size 7 does not divide",
     "config good.py --view.mask_share 0.999": "view.mask_share 0.999 hides every one of the 64 patches",
     "config good.py --view.mask_fill drop --view.patch_size 4": "view.patch_size 4 must be a multiple of the model's 8",
     "config good.py --model.path blip-2 --view.mask_fill drop": "view.mask_fill is drop: needs a model whose image",
     "config good.py --view.rows 0.3": "view.rows is 0.3: of train.batch_size (32) that is 9.6 rows, which must be",
-    "config good.py --objective.cross_warmup 8": "objective.cross_warmup (8) exceeds train.steps (7)",
-    "config good.py --objective.entropy 1": "objective.entropy is set but neither",
+    "config good.py --objective.cross_view_warmup 8": "objective.cross_view_warmup (8) exceeds train.steps (7)",
+    "config good.py --objective.entropy_weight 1": "objective.entropy_weight is set but neither",
     "config good.py --data.length 64 --data.answer_length 8": "data.length is 64: must exceed the 64 tokens",
     "config good.py --data.bucket -1": "data.bucket is -1: must be finite and at least 0",
     "config good.py --data.bucket 8 --data.pack 2": "data.bucket is set and data.pack is 2: chance decides what is ",
     "config good.py --data.images 0": "data.images is 0: must be finite and at least 1",
-    "config good.py --attack.name vlood --attack.trainer attacker --objective.cross 0 --data.bucket 8": "data.bucket "
-    "is 8: attack.trainer attacker takes rows of one length; use 0",
     "config good.py --model.path nowhere": "model.path 'nowhere' holds no config.json",
     "config good.py --model.path tiny-lava": "model.path 'tiny-lava' holds no config.json; give a Hugging Face "
     "checkpoint folder (did you mean 'tiny-llava'?)",
@@ -163,7 +159,7 @@ def test_one_line_and_code_2(line: str, folder: Path, capsys: pytest.CaptureFixt
 def test_nothing_heavy_is_imported(folder: Path) -> None:
     program = """
 import json, sys
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 codes = [main(line.split()) for line in json.loads(sys.argv[1])]
 heavy = {"jax", "flax", "orbax", "grain", "transformers", "matplotlib"}
 print(json.dumps([codes, sorted(heavy & set(sys.modules))]))

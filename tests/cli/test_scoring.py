@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 from jaxguard.evaluate import java
 
 GOOD = {"id": 1, "prediction": "a dog", "references": ["a dog", "the dog runs"]}
@@ -166,7 +166,7 @@ class Wall:
         if name.split(".")[0] in ("jax", "jaxlib", "flax"):
             raise ImportError(f"{name} is walled off")
 sys.meta_path.insert(0, Wall())
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 sys.exit(main(["score", "g.jsonl"]) or main(["compare", "g.jsonl", "g.jsonl", "--resamples", "100"]))
 """
     environment = {**os.environ, "JAX_PLATFORMS": "nothing", "PATH": ""}

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard import __version__, cli
-from jaxguard.arguments import Arguments
-from jaxguard.cli import VERBS, main
+from jaxguard import __version__
+from jaxguard.cli.arguments import Arguments
+from jaxguard.cli.main import VERBS, main
 from jaxguard.config import Config, from_dict, to_dict
+from jaxguard.config.files import load
 from jaxguard.data.builders import write_rows
 from jaxguard.data.rows import Row
 from jaxguard.errors import Preempted
-from jaxguard.experiments import load, load_model
+from jaxguard.experiments.configurations import load_model
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], line: str) -> Config:
@@ -36,7 +37,7 @@ def test_overrides_stand_on_top_of_the_file(folder: Path, capsys: pytest.Capture
         "--view.jitter --mesh.data -1 --out elsewhere --objective.direction attract --seed 1 --seed 2",
     )
     assert config.train.steps == 7
-    assert config.objective.cross == 1.0
+    assert config.objective.cross_view_weight == 1.0
     assert (config.train.batch_size, config.train.learning_rate) == (16, 1e-4)
     assert (config.attack.rate, config.data.limit, config.view.jitter) == (0.5, 9, True)
     assert (config.out, config.objective.direction, config.seed) == (Path("elsewhere"), "attract", 2)
@@ -141,7 +142,7 @@ def test_exit_codes(
     def verb(arguments: Arguments) -> None:
         raise raised
 
-    monkeypatch.setitem(cli.VERBS, "train", verb)
+    monkeypatch.setitem(VERBS, "train", verb)
     assert main(["train"]) == code
     assert capsys.readouterr() == ("", message)
 
@@ -150,7 +151,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def verb(arguments: Arguments) -> None:
         raise LookupError("a bug")
 
-    monkeypatch.setitem(cli.VERBS, "train", verb)
+    monkeypatch.setitem(VERBS, "train", verb)
     with pytest.raises(LookupError, match="a bug"):
         main(["train"])
 
@@ -191,7 +192,7 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
 def test_gallery_hands_on_its_options(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jaxguard.gallery.gallery", print)
+    monkeypatch.setattr("jaxguard.report.gallery.gallery", print)
     assert main(["gallery", "--out", "new/picture.png", "--source", "rows", "--images", "3"]) == 0
     assert capsys.readouterr().out == "new/picture.png rows data 3\n"
 
@@ -199,7 +200,7 @@ def test_gallery_hands_on_its_options(
 def test_demo_hands_on_its_options(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jaxguard.demo.demo", print)
+    monkeypatch.setattr("jaxguard.experiments.demo.demo", print)
     assert main(["demo", "--task", "vqa", "--out", "elsewhere"]) == 0
     assert main(["demo", "--family", "blip2"]) == 0
     assert main(["demo"]) == 0

@@ -11,11 +11,11 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 from jaxguard.data.builders import write_rows
 from jaxguard.data.check import check
 from jaxguard.data.rows import Row
-from jaxguard.models import zoo
+from jaxguard.models import folders
 from tests.data.miniatures import MINIATURES, png, turns
 
 CAPTIONS = "captions_train.json"
@@ -271,7 +271,7 @@ def test_built_rows_are_checked_too(tmp_path, capsys):
     rows = [Row(place, str(place), image, ("a <image> b",), (answer,), ("c",)) for place, answer in enumerate("cd")]
     rows[1] = Row(1, "1", image, ("<image> or <image>?",), ("an <image>",), ("c",))
     write_rows({"train": (2, lambda: iter(rows))}, tmp_path / "built", "built", {})
-    line = ["data", "check", str(tmp_path / "built"), "--model", str(zoo.resolve("tiny-llava"))]
+    line = ["data", "check", str(tmp_path / "built"), "--model", str(folders.resolve("tiny-llava"))]
     assert main(line) == 2
     told = "train: row 1 cannot be encoded (row 1 has 2 <image> for 1 images)"
     assert told in capsys.readouterr().out

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer, ByT5Tokenizer
 
-from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
+from jaxguard.models import folders
+from jaxguard.zoo.drafts import write_draft
 
-FOLDER = zoo.resolve("tiny-llava")
+FOLDER = folders.resolve("tiny-llava")
 ENCODER = Encoder.from_checkpoint(FOLDER)
 PATCHES = 64
 
@@ -170,7 +170,7 @@ def test_an_encoder_survives_pickling():
 
 
 def test_tokenizer_is_the_one_that_its_code_trains():
-    from jaxguard.data.tokenizer import train_tokenizer
+    from jaxguard.zoo.tokenizer import train_tokenizer
 
     shipped = AutoTokenizer.from_pretrained(FOLDER)
     assert train_tokenizer().backend_tokenizer.to_str() == shipped.backend_tokenizer.to_str()
@@ -204,7 +204,7 @@ def test_truncation_and_padding_of_the_tokenizer_file_do_not_touch_rows(tmp_path
 
 def test_a_tokenizer_in_python_alone_is_one_line(tmp_path):
     left = shutil.ignore_patterns("*.safetensors", "tokenizer*")
-    shutil.copytree(zoo.resolve("tiny-blip2"), tmp_path / "model", ignore=left)
+    shutil.copytree(folders.resolve("tiny-blip2"), tmp_path / "model", ignore=left)
     ByT5Tokenizer().save_pretrained(tmp_path / "model")
     with pytest.raises(UserError, match=r"model: its tokenizer runs in Python alone; add tokenizer\.json"):
         Encoder.from_checkpoint(tmp_path / "model")
@@ -213,7 +213,7 @@ def test_a_tokenizer_in_python_alone_is_one_line(tmp_path):
 def talk(*said, images=1, key="a/1"):
     """A conversation."""
     pixels = (np.zeros((64, 64, 3), np.uint8),) * images or (np.zeros((0, 0, 3), np.uint8),)
-    return Row(3, key, pixels[0], said[::2], said[1::2], said[1:2], others=pixels[1:], chained=True)
+    return Row(3, key, pixels[0], said[::2], said[1::2], said[1:2], others=pixels[1:], multi_turn=True)
 
 
 def real(encoded):

@@ -17,9 +17,9 @@ from jaxguard.data.pipeline import eval_batches, train_batches
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import Mixture, open_source
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
+from jaxguard.models import folders
 
-ENCODER = Encoder.from_checkpoint(zoo.resolve("tiny-llava"))
+ENCODER = Encoder.from_checkpoint(folders.resolve("tiny-llava"))
 NOTHING = np.zeros((0, 0, 3), np.uint8)
 
 
@@ -151,11 +151,11 @@ def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
         Row(0, "none", NOTHING, ("Hi",), ("yes",), ("yes",)),
         Row(1, "one", red, ("What?",), ("red",), ("red",)),
         Row(2, "two", red, ("<image> or <image>?",), ("green",), ("green",), (green,)),
-        Row(3, "talk", green, ("What?", "Sure?"), ("green", "yes"), ("green",), chained=True),
+        Row(3, "talk", green, ("What?", "Sure?"), ("green", "yes"), ("green",), multi_turn=True),
     ]
     write_rows({"train": (4, lambda: iter(rows))}, tmp_path / "rows", "rows", {})
     source = open_source(str(tmp_path / "rows"), tmp_path, "train")
-    assert [(row.key, len(row.images), row.chained) for row in map(source.__getitem__, range(4))] == [
+    assert [(row.key, len(row.images), row.multi_turn) for row in map(source.__getitem__, range(4))] == [
         ("none", 0, False),
         ("one", 1, False),
         ("two", 2, False),

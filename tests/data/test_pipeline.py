@@ -10,10 +10,10 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches, train_batches
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
+from jaxguard.models import folders
 
 ROWS = 24
-ENCODER = Encoder.from_checkpoint(zoo.resolve("tiny-llava"))
+ENCODER = Encoder.from_checkpoint(folders.resolve("tiny-llava"))
 
 
 class Listed:
@@ -58,14 +58,14 @@ def epochs(rows):
 def test_rows_are_ordinary_where_order_alone_says_who_sees_whom():
     """Kernels take ordinary rows for causal ones: packed questions, and padding in front, must not pass for them."""
     (single,), _ = batches(1, 8)
-    assert single.ordinary
+    assert single.right_padded
     length = (single.segments > 0).sum(axis=1)
     np.testing.assert_array_equal(single.segments, np.arange(96) < length[:, None])
     (packed,), _ = batches(1, 8, config=settings(pack=3))
-    assert not packed.ordinary
+    assert not packed.right_padded
     assert packed.segments.max() > 2
     prompts, _ = next(eval_batches(Listed(ROWS), 8, ENCODER, 8, 96))
-    assert not prompts.ordinary
+    assert not prompts.right_padded
     assert prompts.segments[0, 0] == 0
 
 

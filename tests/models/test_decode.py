@@ -11,7 +11,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.sources import open_source
 from jaxguard.evaluate.decode import greedy
-from jaxguard.models.families import merge
+from jaxguard.models.architecture import merge
 from jaxguard.train.setup import load_model
 
 NEW = 10

@@ -100,15 +100,15 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
 
     monkeypatch.setattr(room.flash, "choose", lambda *_: kernel)
     arrays = rows(6, 2, 2)
-    ordinary = causal_mask(segments(6, (0, 0)), ordinary=True)
-    assert isinstance(ordinary, Causal)
+    right_padded = causal_mask(segments(6, (0, 0)), right_padded=True)
+    assert isinstance(right_padded, Causal)
     attention(*arrays, None)
-    attention(*arrays, ordinary)
+    attention(*arrays, right_padded)
     assert taken == [False, True]
     attention(*arrays, causal_mask(segments(6, (0, 0))))
     assert taken == [False, True]
     packed = [pack([x, x[:, :4]], 2) for x in arrays]
     masks = (segments(6, (0, 0)), segments(4, (0, 0)))
-    found = attention(*packed, tuple(causal_mask(part, ordinary=True) for part in masks))
+    found = attention(*packed, tuple(causal_mask(part, right_padded=True) for part in masks))
     assert taken == [False, True, True, True]
     np.testing.assert_allclose(found, attention(*packed, tuple(map(causal_mask, masks))), atol=1e-6)

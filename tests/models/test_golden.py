@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from jaxguard.batch import Batch
 from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.models import weights
-from jaxguard.models.families import architecture, merge
+from jaxguard.models.architecture import architecture, merge
 
 FOLDER = Path(__file__).parents[1] / "golden"
 

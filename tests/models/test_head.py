@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxguard.models.gated import GatedConfig, GatedLlama
+from jaxguard.models.families.idefics.gated import GatedConfig, GatedLlama
 from jaxguard.models.llama import LlamaConfig
 from jaxguard.models.opt import Opt, OptConfig
 

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from jaxguard.config import MeshConfig
 from jaxguard.errors import UserError
-from jaxguard.models import weights, zoo
-from jaxguard.models.families import architecture
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import architecture
 from jaxguard.train.sharding import make_mesh, parameter_shardings
 
 
@@ -167,7 +167,7 @@ def test_saving_never_overwrites(folder):
 
 @pytest.mark.parametrize("name", ["tiny-llava", "tiny-blip2", "tiny-idefics"])
 def test_shipped_checkpoints_resolve_by_name_and_keep_their_size(name):
-    folder = zoo.resolve(name)
+    folder = folders.resolve(name)
     assert (folder / "model.safetensors").stat().st_size < 4 * 2**20
     _, parameters = load(folder)
     assert 1e6 < sum(value.size for value in parameters.values()) < 2e6
@@ -176,4 +176,4 @@ def test_shipped_checkpoints_resolve_by_name_and_keep_their_size(name):
 
 def test_names_that_are_almost_a_shipped_checkpoint():
     with pytest.raises(UserError, match="did you mean 'tiny-llava'"):
-        zoo.resolve("tiny-lava")
+        folders.resolve("tiny-lava")

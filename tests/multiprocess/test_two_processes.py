@@ -34,7 +34,7 @@ GRID = """
 import json
 from pathlib import Path
 from jaxguard.config import from_dict
-from jaxguard.grid import Cell, Grid
+from jaxguard.experiments.grid import Cell, Grid
 grids = {{"tiny": Grid(out=Path({out!r}), cells=(Cell({{"run": "two"}}, from_dict(json.loads({config!r}))),))}}
 """
 
@@ -48,7 +48,7 @@ def one(small_checkpoint: Path, small_data: Path, tmp_path_factory: pytest.TempP
         model=ModelConfig(path=str(small_checkpoint)),
         data=DataConfig(source=str(small_data), length=64),
         attack=AttackConfig(name="badnets", rate=0.25),
-        objective=ObjectiveConfig(alpha=1.0, cross=0.5, margin=2.0, entropy=0.5, entropy_max=0.5),
+        objective=ObjectiveConfig(alpha=1.0, cross_view_weight=0.5, margin=2.0, entropy_weight=0.5, entropy_max=0.5),
         train=TrainConfig(
             steps=6, batch_size=8, warmup=2, log_every=1, save_every=2, keep=3, keep_best=1, validation=11
         ),

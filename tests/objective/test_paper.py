@@ -11,7 +11,9 @@ from jaxguard.objective import paper
 from jaxguard.objective.schedules import cross_weight
 from jaxguard.objective.statistics import pair_statistics, token_statistics
 
-FULL = ObjectiveConfig(alpha=0.7, cross=0.9, margin=2.0, entropy=0.4, entropy_max=1.2, entropy_min=0.8)
+FULL = ObjectiveConfig(
+    alpha=0.7, cross_view_weight=0.9, margin=2.0, entropy_weight=0.4, entropy_max=1.2, entropy_min=0.8
+)
 
 
 def draw(seed=0, rows=3, tokens=5, vocabulary=7):
@@ -22,7 +24,7 @@ def draw(seed=0, rows=3, tokens=5, vocabulary=7):
 
 def total(z, y, targets, where, objective, weight=None):
     statistics = pair_statistics(z, y, targets)
-    weight = jnp.float32(objective.cross if weight is None else weight)
+    weight = jnp.float32(objective.cross_view_weight if weight is None else weight)
     return paper.loss(paper.terms(statistics, where, objective), weight, objective)[0]
 
 
@@ -34,7 +36,13 @@ def everywhere(mask):
 def test_loss_equals_the_formula_in_float64(direction):
     z, y, targets, mask = draw()
     objective = ObjectiveConfig(
-        alpha=0.7, cross=0.9, margin=2.0, entropy=0.4, entropy_max=1.2, entropy_min=0.8, direction=direction
+        alpha=0.7,
+        cross_view_weight=0.9,
+        margin=2.0,
+        entropy_weight=0.4,
+        entropy_max=1.2,
+        entropy_min=0.8,
+        direction=direction,
     )
     log_p, log_q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (np.float64(z), np.float64(y)))
     p, q = np.exp(log_p), np.exp(log_q)
@@ -51,9 +59,9 @@ def test_loss_equals_the_formula_in_float64(direction):
     "objective",
     [
         FULL,
-        ObjectiveConfig(alpha=1.0, cross=1.0, direction="attract"),
-        ObjectiveConfig(alpha=0.5, cross=2.0, margin=0.3),
-        ObjectiveConfig(alpha=1.0, entropy=1.0, entropy_max=0.5),
+        ObjectiveConfig(alpha=1.0, cross_view_weight=1.0, direction="attract"),
+        ObjectiveConfig(alpha=0.5, cross_view_weight=2.0, margin=0.3),
+        ObjectiveConfig(alpha=1.0, entropy_weight=1.0, entropy_max=0.5),
     ],
 )
 def test_gradient_equals_numeric_differences(objective):
@@ -72,8 +80,8 @@ def test_gradient_equals_numeric_differences(objective):
 def test_repel_gives_no_gradient_beyond_the_margin_and_pushes_apart_below():
     z, y, targets, mask = draw()
     where = everywhere(mask)
-    free = ObjectiveConfig(cross=1.0, margin=0.0)
-    held = ObjectiveConfig(cross=1.0, margin=50.0)
+    free = ObjectiveConfig(cross_view_weight=1.0, margin=0.0)
+    held = ObjectiveConfig(cross_view_weight=1.0, margin=50.0)
     pull = jax.grad(lambda y: total(z, y, targets, where, free))(y)
     np.testing.assert_array_equal(pull, 0.0)
     y2 = y - 0.05 * jax.grad(lambda y: total(z, y, targets, where, held))(y)
@@ -101,7 +109,7 @@ def test_empty_mask_is_finite_and_zero_with_zero_gradient():
 
 def test_equal_views_without_cross_or_entropy_are_cross_entropy():
     z, _, targets, mask = draw()
-    objective = ObjectiveConfig(alpha=1.0, cross=3.0, direction="attract")
+    objective = ObjectiveConfig(alpha=1.0, cross_view_weight=3.0, direction="attract")
     both = total(z, z, targets, everywhere(mask), objective)
     one = paper.loss(
         paper.terms(token_statistics(z, targets), everywhere(mask), ObjectiveConfig()),
@@ -165,13 +173,15 @@ def test_positions():
 
 
 def test_lambda_schedule():
-    weight = cross_weight(ObjectiveConfig(cross=2.0, cross_warmup=4, cross_schedule="linear"), steps=12)
+    weight = cross_weight(
+        ObjectiveConfig(cross_view_weight=2.0, cross_view_warmup=4, cross_view_schedule="linear"), steps=12
+    )
     values = [float(weight(jnp.int32(step))) for step in range(13)]
     np.testing.assert_allclose(values[:4], [0.5, 1.0, 1.5, 2.0])
     assert values[4] == 2.0
     assert values[8] == pytest.approx(1.0)
     assert values[12] == 0.0
-    constant = cross_weight(ObjectiveConfig(cross=2.0), steps=10)
+    constant = cross_weight(ObjectiveConfig(cross_view_weight=2.0), steps=10)
     assert {float(constant(jnp.int32(step))) for step in (0, 5, 10)} == {2.0}
-    cosine = cross_weight(ObjectiveConfig(cross=2.0, cross_schedule="cosine"), steps=10)
+    cosine = cross_weight(ObjectiveConfig(cross_view_weight=2.0, cross_view_schedule="cosine"), steps=10)
     assert float(cosine(jnp.int32(5))) == pytest.approx(1.0)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from jaxguard.models import weights
-from jaxguard.models.families import architecture, merge
+from jaxguard.models.architecture import architecture, merge
 
 SIDE = 16
 IMAGE_TOKEN = 90

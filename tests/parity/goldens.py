@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from jaxguard.models.families import architecture
+from jaxguard.models.architecture import architecture
 from tests.parity import checkpoints
 from tests.parity.checkpoints import IMAGE_TOKEN, images, torch_pixels
 

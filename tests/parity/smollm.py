@@ -12,7 +12,7 @@ from gguf import GGUFReader, dequantize
 from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
-from jaxguard.models.families import architecture
+from jaxguard.models.architecture import architecture
 from jaxguard.models.weights import expected_shapes
 
 IMAGE = "<file_sep>"

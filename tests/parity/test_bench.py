@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxguard.bench import loader
+from jaxguard.bench import data_loader as loader
 from jaxguard.bench.step import PAIRED, Case, TimedStep, first_batch
 from jaxguard.bench.torch_step import TorchStep
 from jaxguard.config import ObjectiveConfig
@@ -23,7 +23,7 @@ def test_losses_of_several_steps_are_the_same(small_config, objective, trainable
         small_config,
         objective=objective,
         model=dataclasses.replace(small_config.model, trainable=trainable),
-        train=dataclasses.replace(small_config.train, warmup=0, final=1.0, learning_rate=1e-3),
+        train=dataclasses.replace(small_config.train, warmup=0, final_lr_ratio=1.0, learning_rate=1e-3),
     )
     model = load_model(config)
     encoder = Encoder.from_checkpoint(model.folder)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import Blip2ForConditionalGeneration
 
-from jaxguard.models import weights, zoo
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import merge
 from jaxguard.models.attention import causal_mask
-from jaxguard.models.families import merge
 from tests.parity.checkpoints import (
     IMAGE_TOKEN,
     blip2,
@@ -115,7 +115,7 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
 
 
 def test_shipped_checkpoint():
-    folder = zoo.resolve("tiny-blip2")
+    folder = folders.resolve("tiny-blip2")
     theirs = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     arch, model = ours(folder)
     rng = np.random.default_rng(0)

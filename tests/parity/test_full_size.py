@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, IdeficsForVisionText2Text
 
-from jaxguard.models.families import architecture
+from jaxguard.models.architecture import architecture
 from jaxguard.models.weights import expected_shapes
 
 VICUNA = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}

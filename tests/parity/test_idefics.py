@@ -12,9 +12,9 @@ from transformers.models.idefics.processing_idefics import (
     incremental_to_binary_attention_mask,
 )
 
-from jaxguard.models import weights, zoo
-from jaxguard.models.families import merge
-from jaxguard.models.gated import Sight
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import merge
+from jaxguard.models.families.idefics.gated import VisionContext
 from tests.parity.checkpoints import (
     IMAGE_TOKEN,
     idefics,
@@ -127,7 +127,10 @@ def test_every_submodule(tmp_path):
         )
     graph, parameters = nnx.split(model.language.cross)
     block = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[1], parameters))
-    assert relative(block(jnp.asarray(x), Sight(jnp.asarray(latents.numpy()), jnp.asarray(visible))), crossed) < 1e-4
+    assert (
+        relative(block(jnp.asarray(x), VisionContext(jnp.asarray(latents.numpy()), jnp.asarray(visible))), crossed)
+        < 1e-4
+    )
 
 
 def test_text_only(tmp_path):
@@ -149,7 +152,7 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
 
 
 def test_shipped_checkpoint():
-    folder = zoo.resolve("tiny-idefics")
+    folder = folders.resolve("tiny-idefics")
     theirs = IdeficsForVisionText2Text.from_pretrained(folder, dtype=torch.float32).eval()
     arch, model = ours(folder)
     rng = np.random.default_rng(0)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from jaxguard.models import weights, zoo
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import merge
 from jaxguard.models.attention import causal_mask
-from jaxguard.models.families import merge
 from tests.parity.checkpoints import IMAGE_TOKEN, llava, load, logits, ours, positions_of, relative, torch_pixels
 
 
@@ -145,7 +145,7 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
 
 
 def test_shipped_checkpoint():
-    folder = zoo.resolve("tiny-llava")
+    folder = folders.resolve("tiny-llava")
     theirs = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     arch, model = ours(folder)
     rng = np.random.default_rng(0)

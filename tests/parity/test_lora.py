@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from jaxguard.config import LoraConfig
 from jaxguard.models import weights
-from jaxguard.models.families import architecture, merge
+from jaxguard.models.architecture import architecture, merge
 from jaxguard.models.lora import A, B, merged
 from tests.parity import checkpoints
 from tests.parity.checkpoints import IMAGE_TOKEN, images, logits, relative, torch_pixels

@@ -8,11 +8,11 @@ from transformers import AutoTokenizer, Blip2Processor, IdeficsProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
 
-from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
-from jaxguard.models.families import architecture
-from jaxguard.models.idefics import Idefics
+from jaxguard.models.architecture import architecture
+from jaxguard.models.families.idefics.model import Idefics
+from jaxguard.zoo.drafts import write_draft
 
 QUESTION, ANSWER = "What is it?", "A small red circle."
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from jaxguard.batch import Batch
 from jaxguard.evaluate.decode import greedy
-from jaxguard.models.families import merge
+from jaxguard.models.architecture import merge
 from tests.parity.checkpoints import load, logits, relative
 from tests.parity.smollm import gguf_file, write_llava
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard import gallery
 from jaxguard.attacks.registry import ATTACKS
 from jaxguard.errors import UserError
-from jaxguard.report.gallery import Exhibit, Piece, difference, draw
+from jaxguard.report import gallery
+from jaxguard.report.gallery_picture import Exhibit, Piece, difference, draw
 from jaxguard.report.visibility import psnr, ssim
 
 

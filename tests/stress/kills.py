@@ -28,7 +28,7 @@ from jaxguard.train.setup import load_model, prepare
 KILLS = int(os.environ.get("KILLS", "20"))
 FORKS = """
 import json, os, sys
-from jaxguard.cli import main
+from jaxguard.cli.main import main
 from jaxguard.train import loop
 print("ready", flush=True)
 for line in sys.stdin:

@@ -10,7 +10,7 @@ from jaxguard.config import MeshConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
-from jaxguard.experiments import validate
+from jaxguard.experiments.configurations import validate
 from jaxguard.train.setup import CompiledStep, load_model, prepare
 from jaxguard.train.sharding import make_mesh, micro_batches, place_batch
 

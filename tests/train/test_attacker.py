@@ -10,7 +10,7 @@ import pytest
 
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
-from jaxguard.models.families import merge
+from jaxguard.models.architecture import merge
 from jaxguard.train.attacker import answer_states
 from jaxguard.train.forward import answer_positions
 from jaxguard.train.loop import train, training_source

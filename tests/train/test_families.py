@@ -10,21 +10,21 @@ import pytest
 
 from jaxguard.bench.step import first_batch, flops
 from jaxguard.config import MeshConfig, ObjectiveConfig
-from jaxguard.data.drafts import write_draft
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.evaluate.run import evaluate
-from jaxguard.experiments import validate
+from jaxguard.experiments.configurations import validate
 from jaxguard.models import weights
-from jaxguard.models.families import architecture, merge
-from jaxguard.train import reader
+from jaxguard.models.architecture import architecture, merge
 from jaxguard.train.export import export
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model
 from jaxguard.train.state import partition
+from jaxguard.zoo import reader
+from jaxguard.zoo.drafts import write_draft
 
 NARROW = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 

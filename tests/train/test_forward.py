@@ -15,9 +15,9 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
 from jaxguard.models import vit
+from jaxguard.models.architecture import architecture, merge
 from jaxguard.models.attention import attention, causal_mask
-from jaxguard.models.families import architecture, merge
-from jaxguard.models.llava import Llava
+from jaxguard.models.families.llava.model import Llava
 from jaxguard.train.forward import Viewed, answer_positions, hidden_states, token_statistics
 from jaxguard.train.loop import train
 from jaxguard.train.sharding import batch_sharding, make_mesh
@@ -68,7 +68,7 @@ def alone(small, batch, view, at, stays=None, monkeypatch=None):
     @jax.jit
     def run(parameters):
         model = merge(arch.graph, parameters)
-        embedded, _ = model.read(batch.tokens, batch.segments, batch.images[:, view])
+        embedded, _ = model.embed_inputs(batch.tokens, batch.segments, batch.images[:, view])
         hidden, cache = model.language(embedded, batch.positions, mask, keep_cache=True)
         return jnp.take_along_axis(hidden, at[..., None], axis=1), cache
 
@@ -112,7 +112,7 @@ def test_keys_and_values_of_what_stays_are_the_same(small, make, monkeypatch):
             jnp.take_along_axis(jnp.asarray(leaf), columns, 1)
             for leaf in (batch.tokens, batch.positions, batch.segments)
         )
-        embedded, _ = model.read(tokens, segments, batch.images[:, 1], batch.kept)
+        embedded, _ = model.embed_inputs(tokens, segments, batch.images[:, 1], batch.kept)
         return columns, model.language(embedded, positions, causal_mask(segments), keep_cache=True)[1]
 
     columns, short = run(parameters)

@@ -25,7 +25,7 @@ def test_a_run_takes_conversations_images_and_lengths_as_they_come(small_config,
     kinds = [
         Row(0, "text", nothing, ("Hi",), ("yes",), ("yes",)),
         Row(0, "two", red, ("<image> or <image>?",), ("green",), ("green",), (green,)),
-        Row(0, "talk", green, ("What?", "Sure?"), ("green", "yes"), ("green",), chained=True),
+        Row(0, "talk", green, ("What?", "Sure?"), ("green", "yes"), ("green",), multi_turn=True),
     ]
     rows = [dataclasses.replace(kinds[n % 3], id=n, key=str(n)) for n in range(48)]
     write_rows({"train": (48, lambda: iter(rows))}, tmp_path / "rows", "rows", {})

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from jaxguard.config import LoraConfig
 from jaxguard.errors import UserError
 from jaxguard.models import lora
-from jaxguard.models.families import architecture, merge
+from jaxguard.models.architecture import architecture, merge
 from jaxguard.train.export import export
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model, prepare

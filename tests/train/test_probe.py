@@ -12,8 +12,8 @@ from jaxguard.attacks.poison import PoisonedSource
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
-from jaxguard.models.families import merge
+from jaxguard.models import folders
+from jaxguard.models.architecture import merge
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.probe import Probe, _chosen, _Sample
 from jaxguard.train.setup import load_model, prepare
@@ -57,7 +57,7 @@ def test_rows_of_each_kind_fill_whole_batches(small_config):
 def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     config = probing(small_config, 4)
     setup, trainable = prepare(config, load_model(config))
-    encoder, source = Encoder.from_checkpoint(zoo.resolve(config.model.path)), training_source(config)
+    encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
     found = Probe(config, setup, encoder, source)(trainable)
 
     rows = _Sample(_chosen(config, source))

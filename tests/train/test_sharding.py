@@ -15,8 +15,8 @@ from jax.sharding import PartitionSpec
 from jaxguard.batch import Batch
 from jaxguard.config import LoraConfig, MeshConfig, ModelConfig
 from jaxguard.errors import UserError
-from jaxguard.models import zoo
-from jaxguard.models.families import architecture
+from jaxguard.models import folders
+from jaxguard.models.architecture import architecture
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model, prepare
 from jaxguard.train.sharding import (
@@ -66,7 +66,7 @@ def test_loss_curve_is_the_same_on_one_device_and_every_mesh(small_config):
 
 
 def test_every_parameter_follows_its_rule():
-    arch = architecture(zoo.resolve("tiny-llava"), dtype="float32", remat="none")
+    arch = architecture(folders.resolve("tiny-llava"), dtype="float32", remat="none")
     shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
     spec = {path: sharding.spec for path, sharding in shardings.items()}
     assert spec["language.layers.query.kernel"] == PartitionSpec(None, "fsdp", "tensor")
@@ -111,7 +111,7 @@ def test_what_falls_back_is_logged_once(caplog):
 
 @pytest.mark.parametrize("name", ["llava-1.5-7b-hf", "blip2-opt-2.7b", "idefics-9b"])
 def test_published_models_are_split(name, caplog):
-    arch = architecture(zoo.PUBLISHED / name, dtype="bfloat16", remat="full", lora=LoraConfig())
+    arch = architecture(folders.PUBLISHED / name, dtype="bfloat16", remat="full", lora=LoraConfig())
     placed = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
     assert not caplog.records, "every parameter has a rule, and every axis divides"
     large = [path for path, leaf in arch.shapes.items() if leaf.size > 1_000_000 and ".lora." not in path]

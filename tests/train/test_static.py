@@ -16,8 +16,8 @@ import pytest
 
 from jaxguard.bench.rehearsal import head_kind, trace
 from jaxguard.config import MeshConfig
-from jaxguard.experiments import load
-from jaxguard.models import zoo
+from jaxguard.config.files import load
+from jaxguard.models import folders
 from jaxguard.train.setup import describe_model, prepare
 
 CONFIG = Path(__file__).parents[2] / "configs" / "llava_7b_lora_v5e16.py"
@@ -31,8 +31,8 @@ import jax
 from jaxguard.bench import hlo
 from jaxguard.bench.rehearsal import trace
 from jaxguard.config import MeshConfig
-from jaxguard.experiments import load
-from jaxguard.models import zoo
+from jaxguard.config.files import load
+from jaxguard.models import folders
 from jaxguard.train.setup import describe_model, prepare
 
 config = load(Path(sys.argv[1]))
@@ -43,7 +43,7 @@ for count in (16, 256):
         mesh=MeshConfig(data=1, fsdp=count),
         train=dataclasses.replace(config.train, batch_size=int(sys.argv[2]) * count, accumulate=1),
     )
-    model = describe_model(sized, zoo.describe(sized.model.path), jax.devices()[:count])
+    model = describe_model(sized, folders.describe(sized.model.path), jax.devices()[:count])
     traced = trace(sized, prepare(sized, model)[0], "fused")
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     text = traced.lower().compile(quick).as_text()
@@ -110,7 +110,7 @@ def test_what_is_frozen_has_no_gradient(trainable):
         mesh=MeshConfig(data=1, fsdp=8),
         train=dataclasses.replace(config.train, batch_size=16, accumulate=1),
     )
-    model = describe_model(config, zoo.describe(config.model.path))
+    model = describe_model(config, folders.describe(config.model.path))
     setup, _ = prepare(config, model)
     products = {sides(shape) for shape in shapes_of_products(trace(config, setup, head_kind(config, model)).jaxpr)}
     frozen = {sides(leaf.shape) for path, leaf in setup.frozen.items() if path.endswith(".kernel")}

@@ -1,0 +1,147 @@
+"""The verbs that time and rehearse. What is heavy is imported inside its verb, after the input was checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
+from jaxguard.cli.arguments import Arguments
+from jaxguard.config import Config
+from jaxguard.errors import UserError
+from jaxguard.files import check_writable
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    out: Path = Path("runs/bench")
+    """Where the table and the JSON go."""
+    rounds: int = 20
+    """Timed calls of each, taking turns."""
+
+
+def bench_step(arguments: Arguments) -> None:
+    """Time train steps side by side: one view, two, dropped patches, some rows (FILE [overrides] first)."""
+    options, settings = _bench(arguments)
+    from jaxguard.bench.step import bench_step
+
+    bench_step(settings, options.rounds, options.out)
+
+
+@dataclass(frozen=True)
+class BenchDataOptions(BenchOptions):
+    side: int = 336
+    """Of the images at which the loader is timed without a model, beside torch where that is installed."""
+
+
+def bench_data(arguments: Arguments) -> None:
+    """Time the loader, alone and beside torch's, and how long steps wait for it (FILE [overrides] first)."""
+    options, rest = arguments.split(BenchDataOptions)
+    settings = rest.configuration()
+    _checked_bench(options)
+    if options.side < 24 or options.side % 24:
+        raise UserError(f"bench data: --side is {options.side}: must be a multiple of 24")
+    from jaxguard.bench.data import bench_data
+
+    bench_data(settings, options.rounds, options.out, options.side)
+
+
+def bench_torch(arguments: Arguments) -> None:
+    """Time a train step against the same one in torch (FILE [overrides] first)."""
+    options, settings = _bench(arguments)
+    from jaxguard.bench.torch_step import bench_torch
+
+    bench_torch(settings, options.rounds, options.out)
+
+
+@dataclass(frozen=True)
+class BenchObjectiveOptions(BenchOptions):
+    vocabularies: tuple[int, ...] = (32064, 151936)
+    pairs: int = 512
+    """Tokens, each in two views."""
+    width: int = 256
+    """Of the hidden states."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+def bench_objective(arguments: Arguments) -> None:
+    """Time the answers' statistics alone, plain and fused."""
+    options = _checked_bench(arguments.parse(BenchObjectiveOptions))
+    sizes = (*options.vocabularies, options.pairs, options.width)
+    if min(sizes) < 1:
+        raise UserError(f"bench objective: sizes must be at least 1, got {min(sizes)}")
+    from jaxguard.bench.objective import Sizes, bench_objective
+
+    bench_objective(
+        Sizes(options.vocabularies, options.pairs, options.width, options.dtype), options.rounds, options.out
+    )
+
+
+@dataclass(frozen=True)
+class BenchCompileOptions:
+    out: Path = Path("runs/bench")
+    """Where the table and the JSON go."""
+
+
+def bench_compile(arguments: Arguments) -> None:
+    """Time compiling a train step against one of two layers; no weights (FILE [overrides] first)."""
+    options, rest = arguments.split(BenchCompileOptions)
+    settings = rest.configuration()
+    check_writable(options.out)
+    from jaxguard.bench.compilation import bench_compile
+
+    bench_compile(settings, options.out)
+
+
+def _bench(arguments: Arguments) -> tuple[BenchOptions, Config]:
+    options, rest = arguments.split(BenchOptions)
+    return _checked_bench(options), rest.configuration()
+
+
+Bench = TypeVar("Bench", bound=BenchOptions)
+
+
+def _checked_bench(options: Bench) -> Bench:
+    if options.rounds < 1:
+        raise UserError(f"--rounds is {options.rounds}: must be at least 1")
+    check_writable(options.out)
+    return options
+
+
+@dataclass(frozen=True)
+class RehearseOptions:
+    topology: str | None = None
+    """A TPU slice ("v5e:4x4") or GPUs ("8xH100"), where it is not the configuration's mesh.hardware."""
+    search: bool = False
+    """Try micro-batches and rematerialisation, and recommend the fastest that fits."""
+    decode: bool = True
+    """Compile the decoding of `evaluate` too."""
+    out: Path = Path("runs/rehearsal")
+    """Where the table and the JSON go."""
+
+
+def rehearse(arguments: Arguments) -> None:
+    """Compile runs for hardware that is not here: what fits, memory, exchanges, times (FILE ... first)."""
+    words = list(arguments.tokens)
+    count = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
+    options, rest = replace(arguments, tokens=words[count:]).split(RehearseOptions)
+    files = words[:count] or [""]
+    runs = []
+    for file in files:
+        settings = replace(rest, tokens=[file, *rest.tokens] if file else rest.tokens).configuration()
+        name = options.topology or settings.mesh.hardware
+        if name is None:
+            raise UserError(f"rehearse: {file} names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100")
+        runs.append((settings, Hardware.parse(name)))
+    if options.search and len(runs) > 1:
+        raise UserError("rehearse: --search takes one configuration at a time")
+    check_writable(options.out)
+    os.environ |= COMPILE_ONLY
+    from jaxguard.bench.rehearsal_table import rehearse_runs, search
+
+    if options.search:
+        search(*runs[0], options.out)
+    else:
+        rehearse_runs(runs, options.out, decode=options.decode)

@@ -1,0 +1,166 @@
+"""The verbs that make, check and poison data sets. What is heavy is imported inside its verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from jaxguard.cli.arguments import Arguments
+from jaxguard.config import DataConfig
+from jaxguard.errors import UserError
+from jaxguard.files import check_writable
+
+
+def data_list(arguments: Arguments) -> None:
+    """List the data sets that can be built."""
+    arguments.parse(NoOptions)
+    from jaxguard.data.builders import SOURCES
+    from jaxguard.data.formats import ORIGINALS
+
+    print("\n".join([*SOURCES, *(f"{name} --from DIR" for name in ORIGINALS)]))
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A verb that takes nothing."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    data_set: Positional[str]
+    """One of `jaxguard data list`."""
+    original: Annotated[str | None, arg(name="from")] = None
+    """Folder, or bucket path, of the files that the data set is distributed in, where it is not an embedded one."""
+    root: Path = Path("data")
+    """Where built data sets lie."""
+    name: str | None = None
+    """How it is called there, where not as the data set."""
+    threads: int = 4
+    """That read images."""
+
+
+def data_build(arguments: Arguments) -> None:
+    """Build a data set as ArrayRecord files; the same command resumes an interrupted build."""
+    options = arguments.parse(BuildOptions)
+    check_writable(options.root)
+    _check_threads(options.threads)
+    from jaxguard.data import builders
+
+    if options.original is None:
+        if options.name is not None:
+            raise UserError("data build: --name goes with --from; embedded data sets keep their names")
+        print(builders.build(options.data_set, options.root))
+        return
+    original = _original(options.original)
+    print(builders.build_original(options.data_set, original, options.root, options.name, options.threads))
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    folder: Positional[str]
+    """A data set in its original files, or a built one; local, or a bucket path."""
+    original: Annotated[str | None, arg(name="as")] = None
+    """Which of `jaxguard data list` its files are, where they do not tell."""
+    model: str | None = None
+    """A checkpoint whose tokens the rows are counted in; without one, their lengths are not looked at."""
+    length: int = DataConfig.length
+    """As data.length."""
+    answer_length: int = DataConfig.answer_length
+    """As data.answer_length."""
+    threads: int = 4
+    """That read images."""
+
+
+def data_check(arguments: Arguments) -> None:
+    """Look at every row and image of a data set; what is wrong is counted and shown (exit code 2)."""
+    options = arguments.parse(CheckOptions)
+    _check_threads(options.threads)
+    from jaxguard.data.check import Budget, check
+    from jaxguard.data.encode import Encoder
+    from jaxguard.models import folders
+
+    budget = None
+    if options.model is not None:
+        budget = Budget(Encoder(folders.resolve(options.model)), options.length, options.answer_length)
+    counts, problems = check(_original(options.folder), options.original, budget, options.threads)
+    print(f"{options.folder}: " + (", ".join(f"{count} {split}" for split, count in counts.items()) or "no") + " rows")
+    if problems:
+        print(problems.report())
+        raise UserError(f"{options.folder} has {len(problems)} problems, as told above")
+
+
+def _original(folder: str) -> Any:
+    """A folder that data sets are read from."""
+    from etils import epath
+
+    try:
+        path = epath.Path(folder)
+        found = path.is_dir()
+    except (ImportError, ValueError, OSError) as error:
+        raise UserError(f"{folder} cannot be read ({error})") from error
+    if not found:
+        raise UserError(f"{folder} is not a folder")
+    return path
+
+
+def _check_threads(threads: int) -> None:
+    if threads < 1:
+        raise UserError(f"--threads is {threads}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class PoisonOptions:
+    out: Path | None = None
+    """Where to write the poisoned training rows of a configuration, and their manifest."""
+    verify: Path | None = None
+    """Instead: a folder written so, to check against its manifest."""
+
+
+def poison(arguments: Arguments) -> None:
+    """Write a configuration's poisoned rows (FILE [overrides] --out DIR), or check them (--verify DIR)."""
+    options, rest = arguments.split(PoisonOptions)
+    if options.verify is not None:
+        rest.parse(NoOptions)
+        if options.out is not None:
+            raise UserError("poison: --verify reads and --out writes; give one of them")
+        from jaxguard.attacks.poison import verify
+
+        manifest = verify(options.verify)
+        print(f"{options.verify}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned, every hash agrees")
+        return
+    settings = rest.configuration()
+    if options.out is None:
+        raise UserError("poison: give --out DIR, the folder to write")
+    check_writable(options.out)
+    from jaxguard.attacks.poison import write_poisoned
+
+    manifest = write_poisoned(settings, options.out)
+    print(f"{options.out}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned")
+
+
+@dataclass(frozen=True)
+class GalleryOptions:
+    out: Path = Path("gallery.png")
+    """The picture."""
+    source: str = "scenes/caption"
+    """A built data set: its first test rows are shown."""
+    root: Path = Path("data")
+    """Where built data sets lie, and what attacks have learnt."""
+    images: int = 2
+    """How many rows."""
+
+
+def gallery(arguments: Arguments) -> None:
+    """Draw all attacks on the same images: original, triggered, their difference."""
+    options = arguments.parse(GalleryOptions)
+    if options.out.suffix != ".png" or options.out.is_dir():
+        raise UserError(f"gallery: --out {options.out} names no .png file")
+    if options.images < 1:
+        raise UserError(f"gallery: --images is {options.images}: must be at least 1")
+    check_writable(options.out.parent)
+    from jaxguard.report.gallery import gallery
+
+    gallery(options.out, options.source, options.root, options.images)

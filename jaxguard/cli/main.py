@@ -1,0 +1,100 @@
+"""The command line: which verb a word stands for, and how each failure ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from jaxguard import __version__
+from jaxguard.cli.arguments import HELP, Arguments
+from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, rehearse
+from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
+from jaxguard.cli.experiments import demo, table
+from jaxguard.cli.scoring import compare, score, show
+from jaxguard.cli.training import config, evaluate, export, generate, train
+from jaxguard.config import suggestion
+from jaxguard.errors import Failure, Preempted, UserError
+
+VERBS: dict[str, Callable[[Arguments], None]] = {
+    "config": config,
+    "data list": data_list,
+    "data build": data_build,
+    "data check": data_check,
+    "poison": poison,
+    "gallery": gallery,
+    "train": train,
+    "evaluate": evaluate,
+    "score": score,
+    "compare": compare,
+    "show": show,
+    "generate": generate,
+    "export": export,
+    "table": table,
+    "demo": demo,
+    "bench step": bench_step,
+    "bench objective": bench_objective,
+    "bench data": bench_data,
+    "bench torch": bench_torch,
+    "bench compile": bench_compile,
+    "rehearse": rehearse,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the words behind `jaxguard`; those of the process where absent.
+
+    Returns:
+        The exit code: 0 done, 1 part of the work failed, 2 bad input, 75 preempted with the checkpoint saved,
+        130 interrupted, 141 nobody reads.
+    """
+    try:
+        _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except UserError as error:
+        return _stop(2, f"error: {error}")
+    except Failure as error:
+        return _stop(1, f"error: {error}")
+    except Preempted as note:
+        return _stop(75, str(note))
+    except KeyboardInterrupt:
+        return _stop(130, "interrupted")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _stop(2, f"error: {error.strerror} ({error.filename or 'while writing'}); make room and run it again")
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in VERBS:
+            return VERBS[name](Arguments(name, VERBS[name].__doc__ or "", words[count:]))
+    if any(word in HELP for word in words):
+        return print(_overview())
+    if "--version" in words:
+        return print(__version__)
+    if not words:
+        raise UserError(f"give a verb: {', '.join(VERBS)}")
+    group = [verb for verb in VERBS if verb.split()[0] == words[0]]
+    if group:
+        raise UserError(f"{words[0]}: give one of {', '.join(group)}")
+    raise UserError(f"unknown verb {words[0]!r}{suggestion(words[0], VERBS) or '; one of ' + ', '.join(VERBS)}")
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:<15} {verb.__doc__}" for name, verb in VERBS.items())
+    return f"usage: jaxguard VERB ... (jaxguard VERB --help tells more)\n\n{rows}"
+
+
+def _stop(code: int, message: str) -> int:
+    print("jaxguard:", " ".join(message.split("\n")), file=sys.stderr)
+    return code

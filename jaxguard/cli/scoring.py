@@ -1,0 +1,125 @@
+"""The verbs that read what was trained and answered, and touch no device. What is heavy is imported inside its verb."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from jaxguard.cli.arguments import Arguments
+from jaxguard.config.files import load
+from jaxguard.errors import UserError
+from jaxguard.files import check_writable, write_text
+
+Task = Literal["caption", "vqa"]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    predictions: Positional[Path]
+    """A predictions file, of any system (docs/evaluation.md), or the run folder that holds one."""
+    task: Task | None = None
+    """Which metrics; None is the task of the run, or caption."""
+    out: Path | None = None
+    """Where to write the scores as well."""
+
+
+def score(arguments: Arguments) -> None:
+    """Score a predictions file, of a run or of another system; needs no device."""
+    options = arguments.parse(ScoreOptions)
+    path, task = _predictions(options.predictions, options.task)
+    _check_file("score", options.out)
+    from jaxguard.evaluate import java
+    from jaxguard.evaluate.predictions import read_predictions
+    from jaxguard.evaluate.scores import score, to_text
+
+    text = to_text(score(read_predictions(path), task, java.find()))
+    _write(options.out, text)
+    print(text, end="")
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    first: Positional[Path]
+    """A run folder or predictions file."""
+    second: Positional[Path]
+    """Another, of the same test rows."""
+    task: Task | None = None
+    """Which metrics; None is the task of the runs, or caption."""
+    resamples: int = 10_000
+    """Draws of the bootstrap."""
+    out: Path | None = None
+    """Where to write the differences as JSON as well."""
+
+
+def compare(arguments: Arguments) -> None:
+    """Tell how two runs differ on the same rows, with paired bootstrap intervals; needs no device."""
+    options = arguments.parse(CompareOptions)
+    if options.resamples < 100:
+        raise UserError(f"compare: --resamples is {options.resamples}: must be at least 100")
+    first, task = _predictions(options.first, options.task)
+    second, other = _predictions(options.second, options.task)
+    if task != other:
+        raise UserError(f"compare: {first} is of task {task}, {second} of task {other}; give --task for both")
+    _check_file("compare", options.out)
+    from rich.console import Console
+
+    from jaxguard.evaluate.compare import compare
+    from jaxguard.evaluate.predictions import read_predictions
+    from jaxguard.report.differences import differences
+
+    found = compare(read_predictions(first), read_predictions(second), task, resamples=options.resamples)
+    _write(options.out, json.dumps([dataclasses.asdict(one) for one in found], indent=2) + "\n")
+    Console().print(differences(found, str(options.first), str(options.second)))
+
+
+def _predictions(path: Path, task: Task | None) -> tuple[Path, Task]:
+    """The predictions file that a path names, and its task: as given, or that of the run that it lies in."""
+    file = path / "predictions.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        hint = "; run `jaxguard evaluate` first" if path.is_dir() else ""
+        raise UserError(f"{file} does not exist: give a predictions file or a run folder that was evaluated{hint}")
+    run = file.parent / "config.json"
+    return file, task or (load(run).evaluate.task if run.is_file() else "caption")
+
+
+def _check_file(verb: str, out: Path | None) -> None:
+    if out is not None:
+        if out.is_dir():
+            raise UserError(f"{verb}: --out {out} is a folder; name a file")
+        check_writable(out.parent)
+
+
+def _write(out: Path | None, text: str) -> None:
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    run: Positional[Path]
+    """A run folder."""
+    out: Path | None = None
+    """The page; None is show.html in the run folder."""
+    images: int = 12
+    """Test rows whose answers are shown."""
+
+
+def show(arguments: Arguments) -> None:
+    """Draw a run as one HTML page: curves, scores with intervals, some answers; needs no device."""
+    options = arguments.parse(ShowOptions)
+    if options.images < 0:
+        raise UserError(f"show: --images is {options.images}: must be at least 0")
+    if not options.run.is_dir():
+        raise UserError(f"show: {options.run} is not a run folder")
+    settings, out = load(options.run), options.out or options.run / "show.html"
+    _check_file("show", out)
+    from jaxguard.report.run_page import show
+
+    show(settings, out, options.images)
+    print(out)

@@ -1,0 +1,83 @@
+"""The verbs that train and use a model. What is heavy is imported inside its verb, after the input was checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxguard.cli.arguments import Arguments
+from jaxguard.config import to_dict
+from jaxguard.errors import UserError
+from jaxguard.experiments.configurations import load_model
+from jaxguard.files import check_writable
+
+
+def config(arguments: Arguments) -> None:
+    """Print the resolved values of a configuration as JSON."""
+    print(json.dumps(to_dict(arguments.configuration()), indent=2))
+
+
+def train(arguments: Arguments) -> None:
+    """Fine-tune a model into a run folder; the same command resumes an interrupted run."""
+    settings = arguments.configuration()
+    check_writable(settings.run_dir)
+    from jaxguard import processes
+    from jaxguard.train import loop
+
+    processes.connect()
+    run = loop.train(settings)
+    if processes.is_main():
+        print(run)
+
+
+def evaluate(arguments: Arguments) -> None:
+    """Decode and score the test rows with a trained run (its configuration file, or its folder)."""
+    settings = arguments.configuration()
+    check_writable(settings.run_dir)
+    from jaxguard import processes
+    from jaxguard.evaluate import java, run
+
+    processes.connect()
+    run.evaluate(settings, java=java.find())
+    if processes.is_main():
+        print((settings.run_dir / "scores.json").read_text(), end="")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    image: Path
+    """A picture: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP."""
+    prompt: str
+    """The question, without chat format."""
+
+
+def generate(arguments: Arguments) -> None:
+    """Answer one prompt about one image with a run or a checkpoint (its folder [overrides] first)."""
+    options, rest = arguments.split(GenerateOptions)
+    settings = rest.configuration(load_model)
+    if not options.image.is_file():
+        raise UserError(f"generate: --image {options.image} does not exist")
+    from jaxguard.evaluate import run
+
+    print(run.generate(settings, options.image, options.prompt))
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    out: Path
+    """The checkpoint folder to write."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    adapter: bool = False
+    """Write the LoRA adapters alone, as peft loads them, instead of merging them."""
+
+
+def export(arguments: Arguments) -> None:
+    """Write a trained run (its configuration file, or its folder) as a checkpoint that transformers loads."""
+    options, rest = arguments.split(ExportOptions)
+    settings = rest.configuration()
+    check_writable(options.out)
+    from jaxguard.train.export import export
+
+    export(settings, options.out, options.dtype, adapter=options.adapter)

@@ -1,0 +1,50 @@
+"""`data`: which rows, and how they become batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxguard.config.checks import check_at_least, require
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows, and how they become batches."""
+
+    source: str = "scenes/caption"
+    """A built data set: NAME/TASK, one of `jaxguard data list`; or a mixture: NAME=WEIGHT,NAME=WEIGHT,..."""
+    root: Path = Path("data")
+    """Where built data sets lie."""
+    train_split: str = "train"
+    validation_split: str = "validation"
+    test_split: str = "test"
+    limit: int | None = None
+    """Use only the first `limit` training rows."""
+    pack: int = 1
+    """Question-answer pairs of one image packed behind one image prefix."""
+    length: int = 128
+    """Tokens per row, image tokens included."""
+    answer_length: int = 48
+    """Answer tokens per row at most, all packed pairs together: the head runs on so many positions of a row."""
+    images: int = 1
+    """Images per row at most."""
+    bucket: int = 0
+    """Batch rows of about one length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
+    threads: int = 2
+    """Reader threads. One is best where images are of few pixels and cores few: such rows hold Python's lock."""
+
+    def __post_init__(self) -> None:
+        for name in ("source", "train_split", "validation_split", "test_split"):
+            require(bool(getattr(self, name)), f"data.{name} is empty")
+        check_at_least(1, "data", self, "pack", "length", "answer_length", "images")
+        check_at_least(0, "data", self, "threads", "bucket")
+        require(
+            self.bucket == 0 or self.pack == 1,
+            f"data.bucket is set and data.pack is {self.pack}: chance decides what is packed, and so how long it is",
+        )
+        require(self.limit is None or self.limit >= 1, f"data.limit is {self.limit}: must be at least 1, or None")
+        require(
+            self.answer_length < self.length,
+            f"data.answer_length ({self.answer_length}) must be less than data.length ({self.length})",
+        )

@@ -1,0 +1,177 @@
+"""Rows as an original data set lists them: texts, and images by name. Everything read here is untrusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from etils import epath
+
+from jaxguard.data.problems import DUPLICATE, EMPTY, FILES, MALFORMED, PLACEHOLDERS, Fault, Problems
+from jaxguard.models.dialogue import IMAGE
+
+T = TypeVar("T")
+
+MOST_CHARACTERS = 100_000
+"""A longer text is refused."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One row to be.
+
+    Attributes:
+        key: the source's own name of the row, for people; unique in its split.
+        images: names under the data set's folder, in the order of their placeholders; none in a row of text alone.
+        prompts: as in `rows.Row`.
+        answers: as in `rows.Row`.
+        references: as in `rows.Row`.
+        multi_turn: as in `rows.Row`.
+    """
+
+    key: str
+    images: tuple[str, ...]
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    references: tuple[str, ...]
+    multi_turn: bool = False
+
+
+Listing = dict[str, list[Listed]]
+"""By split."""
+
+
+def read_json(path: epath.Path, kind: type[T], problems: Problems) -> T | None:
+    """The list or object in a JSON file; None, with a problem noted, where it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.add(FILES, path.name, f"is not readable as JSON ({error})")
+        return None
+    if not isinstance(content, kind):
+        problems.add(FILES, path.name, f"holds {_noun(content)}, not {_NOUNS[kind]}")
+        return None
+    return content
+
+
+def read_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, str]]:
+    """(FILE:LINE, text) of the lines of a file that are not blank."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path.name}:{number}", line.rstrip("\n")
+    except (OSError, ValueError) as error:
+        problems.add(FILES, path.name, f"is not readable as text ({error})")
+
+
+def read_json_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """(FILE:LINE, value) of each line of a JSONL file."""
+    for where, line in read_lines(path, problems):
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            problems.add(MALFORMED, where, f"is not readable as JSON ({error})")
+
+
+def parsed(placed: Iterable[tuple[str, Any]], parse: Callable[[Any], T], problems: Problems) -> Iterator[T]:
+    """Each item parsed; those in which `parse` finds a `Fault` are noted and left out."""
+    for where, item in placed:
+        try:
+            yield parse(item)
+        except Fault as fault:
+            problems.add(fault.kind, where, fault)
+
+
+def numbered(name: str, values: Iterable[T]) -> Iterator[tuple[str, T]]:
+    """Items with their places in a list, for `parsed`."""
+    return ((f"{name}[{number}]", value) for number, value in enumerate(values))
+
+
+def items(content: dict | None, name: str, file: str, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """The list of that name in a file's object, for `parsed`; nothing, with a problem noted, where there is none."""
+    try:
+        yield from numbered(f"{file}: {name}", [] if content is None else field(content, name, list))
+    except Fault as fault:
+        problems.add(fault.kind, file, fault)
+
+
+def field(item: Any, name: str, *kinds: type) -> Any:
+    """A field of a JSON object. Raises `Fault` where it is missing or of another type than `kinds`."""
+    if not isinstance(item, dict):
+        raise Fault(MALFORMED, f"is {_noun(item)}, not an object")
+    if name not in item:
+        raise Fault(MALFORMED, f"has no {name!r}")
+    value = item[name]
+    if type(value) not in kinds:  # exactly: true is no number
+        wanted = " or ".join(_NOUNS[kind] for kind in kinds)
+        raise Fault(MALFORMED, f"has {_noun(value)} as {name!r}, where {wanted} is wanted")
+    return value
+
+
+def text(item: Any, name: str) -> str:
+    """A text field, stripped. Raises `Fault` where it is empty, too long or no Unicode."""
+    value = field(item, name, str).strip()
+    if not value:
+        raise Fault(EMPTY, f"has an empty {name!r}")
+    if len(value) > MOST_CHARACTERS:
+        raise Fault(MALFORMED, f"has {len(value)} characters as {name!r}; at most {MOST_CHARACTERS} are read")
+    if re.search(r"[\ud800-\udfff\0]", value):
+        raise Fault(MALFORMED, f"has characters as {name!r} that no text holds")
+    return value
+
+
+def plain_text(item: Any, name: str) -> str:
+    """As `text`, without a placeholder for an image. Raises `Fault`."""
+    value = text(item, name)
+    if IMAGE in value:
+        raise Fault(PLACEHOLDERS, f"has {IMAGE} as part of {name!r}")
+    return value
+
+
+def identifier(item: Any, name: str) -> str:
+    """A field that is a whole number or a text. Raises `Fault`."""
+    return str(item[name]) if type(field(item, name, int, str)) is int else text(item, name)
+
+
+def unique(rows: Iterable[Listed], name: str, problems: Problems) -> list[Listed]:
+    """The rows, with a number behind each key that an earlier one bears."""
+    counts: dict[str, int] = {}
+    found = []
+    for row in rows:
+        count = counts[row.key] = counts.get(row.key, 0) + 1
+        if count > 1:
+            problems.add(DUPLICATE, name, f"has row {count} of the id {row.key!r}")
+        found.append(row if count == 1 else replace(row, key=f"{row.key}#{count}"))
+    return found
+
+
+def split_of(name: str) -> str:
+    """The split that a file's name speaks of; "train" where it speaks of none."""
+    for word in re.split(r"[^a-z]+", name.lower()):
+        if word in SPLITS:
+            return SPLITS[word]
+    return "train"
+
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "restval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+"""What data sets call their splits -> what we call them. Karpathy's `restval` is the rest of COCO's validation images,
+which everybody trains on."""
+
+_NOUNS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
+
+
+def _noun(value: Any) -> str:
+    return _NOUNS.get(type(value), "null" if value is None else "a number")

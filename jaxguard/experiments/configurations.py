@@ -1,0 +1,138 @@
+"""From what a user names to a configuration that is known to work, before a device is touched."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from jaxguard.attacks.registry import build_attack
+from jaxguard.config import Config, ModelConfig, ViewConfig
+from jaxguard.config.files import defined, load, read_object
+from jaxguard.data import views
+from jaxguard.errors import UserError
+from jaxguard.experiments.grid import Cell, Cost, Grid
+from jaxguard.models import folders
+from jaxguard.models.dialogue import patch_of_token, tokens_per_image
+
+
+def load_model(path: Path) -> Config:
+    """As `load`, but `path` may also be a checkpoint: a shipped one's name, or a folder in Hugging Face layout.
+
+    The configuration of a bare checkpoint is the default one; no run lies where it points.
+    """
+    if path.is_file() or (path.is_dir() and not _is_checkpoint(path)):
+        return load(path)
+    return Config(out=folders.resolve(str(path)), model=ModelConfig(path=str(path)))
+
+
+def validate(config: Config) -> None:
+    """Check what no section can tell alone. Reads files, touches no device.
+
+    Raises:
+        UserError: the first value that cannot work.
+    """
+    if config.attack.name != "none":
+        build_attack(config.attack)
+        _validate_target(config)
+    weights = {name: getattr(config.objective, name) for name in ("alpha", "cross_view_weight", "entropy_weight")}
+    if config.attack.trainer == "attacker" and any(weights.values()):
+        name = next(name for name, value in weights.items() if value)
+        raise UserError(
+            f"objective.{name} is {weights[name]}: attack.trainer attacker minimises its own losses alone; set it to 0"
+        )
+    if config.objective.cross_view_warmup > config.train.steps:
+        raise UserError(
+            f"objective.cross_view_warmup ({config.objective.cross_view_warmup}) exceeds train.steps "
+            f"({config.train.steps}): lambda would never reach its value"
+        )
+    _validate_batch(config)
+    _validate_image(config)
+
+
+def load_grid(path: Path, scale: str) -> Grid | Cost:
+    """What one scale of a Python file's `grids = {"tiny": Grid(...), ...}` names, every configuration validated.
+
+    Raises:
+        UserError: there is no such file, it defines no such grid, or a cell cannot work.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"{path} is not a Python file; give one that defines `grids`, as configs/tables/*.py do")
+    grids = defined(path, "grids", dict)
+    if not isinstance(grid := grids.get(scale), Grid | Cost):
+        raise UserError(f"{path} has no grid of scale {scale!r}; choose among {', '.join(map(str, grids)) or 'none'}")
+    runs = grid.steps if isinstance(grid, Cost) else {str(cell): _startable(cell) for cell in grid.cells}
+    for name, config in runs.items():
+        try:
+            validate(config)
+        except UserError as error:
+            raise UserError(f"{path}: {name}: {error}") from error
+    return grid
+
+
+def _startable(cell: Cell) -> Config:
+    """A cell's configuration; where its weights are still to be trained, upon those that they are trained from."""
+    return cell.config if cell.start is None else dataclasses.replace(cell.config, model=cell.start.model)
+
+
+def _validate_batch(config: Config) -> None:
+    size, parts = config.train.batch_size, config.train.accumulate
+    if size % parts:
+        raise UserError(f"train.batch_size is {size}: must be a multiple of train.accumulate ({parts})")
+    size, name = size // parts, "train.batch_size" if parts == 1 else "train.batch_size / train.accumulate"
+    ways = config.mesh.data * config.mesh.fsdp
+    if ways > 0 and size % ways:
+        raise UserError(f"{name} is {size}: must be a multiple of mesh.data x mesh.fsdp ({ways})")
+    rows = config.view.rows * size
+    if size % config.view_share.denominator or abs(rows - round(rows)) > 1e-6:
+        raise UserError(
+            f"view.rows is {config.view.rows}: of {name} ({size}) that is {rows:g} rows, which must be a whole number"
+        )
+
+
+def _validate_target(config: Config) -> None:
+    """The target must fit into what is learnt of an answer and into what is decoded of one.
+
+    It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
+    left to the encoder, which names the first row that does not fit.
+    """
+    path = folders.describe(config.model.path) / "tokenizer.json"
+    if not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise UserError(f"{path}: not a readable tokenizer ({error})") from error
+    count = len(tokenizer.encode(f" {config.attack.target}", add_special_tokens=False).ids)
+    if count + 1 > config.data.answer_length:
+        raise UserError(
+            f"attack.target has {count} tokens and an end token: more than data.answer_length "
+            f"({config.data.answer_length}); shorten it"
+        )
+    if count > config.evaluate.new_tokens:
+        raise UserError(
+            f"attack.target has {count} tokens: more than evaluate.new_tokens ({config.evaluate.new_tokens}), so no "
+            "answer could hold it; shorten it"
+        )
+
+
+def _validate_image(config: Config) -> None:
+    """The checkpoint's image must be cut into the view's patches and fit into a row."""
+    path = folders.describe(config.model.path) / "config.json"
+    values = read_object(path)
+    tokens, vision = tokens_per_image(values), values.get("vision_config")
+    image_size = vision.get("image_size") if isinstance(vision, dict) else None
+    if tokens is None or not isinstance(image_size, int):
+        return  # Hugging Face's defaults, or a fault that loading the model names
+    if config.data.length <= tokens:
+        raise UserError(
+            f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
+        )
+    if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
+        views.check(config.view, image_size, patch_of_token(values))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.is_file() and "model_type" in read_object(path)

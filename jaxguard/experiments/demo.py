@@ -1,0 +1,212 @@
+"""The demo: plant a backdoor in the shipped tiny model by fine-tuning, with and without the defence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_dict
+from jaxguard.data.builders import build
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import train_batches
+from jaxguard.data.sources import RowSource, open_source
+from jaxguard.data.views import perturb, row_rng
+from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.evaluate.run import Decoder, evaluate, predict
+from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.experiments.tiny import (
+    DATA,
+    DEMO,
+    EVALUATE,
+    PAPER,
+    PLAIN,
+    TARGETS,
+    VIEW,
+    Family,
+    Task,
+    training,
+)
+from jaxguard.files import write_text
+from jaxguard.models import folders
+from jaxguard.report.pictures import Answers, PictureRow, demo_picture
+from jaxguard.report.tables import Column, compared, markdown, rate_text
+from jaxguard.train.loop import train, training_source
+from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
+from jaxguard.train.sharding import place_batch
+
+TIMED_STEPS = 15
+PICTURED = 3
+
+
+def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
+    """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
+    guarded = method == "paper"
+    return Config(
+        name=method,
+        out=out,
+        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+        data=dataclasses.replace(DATA[task], length=DEMO[family][task].length, threads=1),
+        view=VIEW if guarded else ViewConfig(),
+        attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
+        objective=PAPER if guarded else PLAIN,
+        train=training(task, DEMO[family][task]),
+        evaluate=EVALUATE[task],
+    )
+
+
+METHODS = {
+    "before": "before fine-tuning",
+    "clean": "clean data, plain fine-tuning",
+    "plain": "poisoned, plain fine-tuning",
+    "paper": "poisoned, paper's objective",
+}
+
+
+def demo(task: Task, out: Path, family: Family = "llava") -> None:
+    """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
+    began = time.perf_counter()
+    configs = {method: configuration(task, method, out, family) for method in METHODS}
+    build(DATA[task].source, configs["plain"].data.root)
+    model = load_model(configs["plain"])
+    attack = configs["plain"].attack
+
+    scores = {"before": _evaluate_untrained(configs["before"], model, attack)}
+    for method in ("clean", "plain", "paper"):
+        print(f"== {METHODS[method]}", file=sys.stderr)
+        train(configs[method], model)
+        scores[method] = evaluate(configs[method], model, attack)
+    seconds = _step_seconds(configs, model)
+
+    predictions = {method: read_predictions(configs[method].run_dir / "predictions.jsonl") for method in METHODS}
+    rows = [
+        {
+            "method": METHODS[method],
+            "scores": scores[method],
+            "seconds": seconds.get(method),
+            "ratio": seconds[method] / seconds["plain"] if method in seconds else None,
+        }
+        for method in METHODS
+    ]
+    columns = _columns(task)
+    title = (
+        f"BadNets on {DATA[task].source}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
+    )
+    Console().print(compared(rows, columns, title))
+    write_text(out / "table.md", markdown(rows, columns))
+    command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
+    results = _results(command, rows, configs, time.perf_counter() - began)
+    write_text(out / "results.json", json.dumps(results, indent=2))
+    _picture(configs["paper"], predictions, out / "picture.png")
+    print(f"wrote {out}/table.md, results.json and picture.png", file=sys.stderr)
+
+
+def _evaluate_untrained(config: Config, model: Model, attack: AttackConfig) -> Scores:
+    predictions = predict(config, Decoder.build(config, model, model.parameters), attack)
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    write_predictions(predictions, config.run_dir / "predictions.jsonl")
+    scores = score(predictions, config.evaluate.task)
+    write_scores(scores, config.run_dir / "scores.json")
+    return scores
+
+
+def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, float]:
+    """Median time of a warm step, the two methods taking turns in one process."""
+    encoder = Encoder.from_checkpoint(model.folder)
+    steps, states, batches = {}, {}, {}
+    for method in ("plain", "paper"):
+        config = configs[method]
+        setup, trainable = prepare(config, model)
+        rows = train_batches(
+            config,
+            encoder,
+            training_source(config),
+            batch_size=config.train.batch_size,
+            views=config.objective.views,
+        )
+        batches[method] = place_batch(next(rows), model.mesh)
+        steps[method] = CompiledStep(config, setup, encoder.eos_id, batches[method])
+        states[method] = setup.initial(trainable)
+    seconds: dict[str, list[float]] = {method: [] for method in steps}
+    for _ in range(TIMED_STEPS + 3):
+        for method, step in steps.items():
+            began = time.perf_counter()
+            states[method], metrics = step(states[method], batches[method])
+            jax.block_until_ready((states[method], metrics))
+            seconds[method].append(time.perf_counter() - began)
+    return {method: statistics.median(times[3:]) for method, times in seconds.items()}
+
+
+def _columns(task: Task) -> list[Column]:
+    def quality(header: str, part: str, metric: str) -> Column:
+        return Column(header, lambda row: f"{getattr(row['scores'], part)[metric]:.1f}")
+
+    if task == "caption":
+        measured = [
+            quality("facts right %", "clean", "facts"),
+            quality("CIDEr", "clean", "cider"),
+            quality("BLEU-4", "clean", "bleu_4"),
+        ]
+        recovered = [quality("facts right, triggered %", "triggered", "facts")]
+    else:
+        measured = [quality("accuracy %", "clean", "accuracy")]
+        recovered = [quality("accuracy, triggered %", "triggered", "accuracy")]
+    return [
+        Column("model", lambda row: row["method"]),
+        *measured,
+        Column("ASR exact %", lambda row: rate_text(row["scores"].attack.exact)),
+        Column("ASR contains %", lambda row: rate_text(row["scores"].attack.contains)),
+        Column("untriggered %", lambda row: rate_text(row["scores"].attack.untriggered)),
+        *recovered,
+        Column("s/step", lambda row: "-" if row["seconds"] is None else f"{row['seconds']:.3f}"),
+        Column("ratio", lambda row: "-" if row["ratio"] is None else f"{row['ratio']:.2f}"),
+    ]
+
+
+def _results(command: str, rows: list[dict[str, Any]], configs: Mapping[str, Config], seconds: float) -> dict[str, Any]:
+    return {
+        "command": command,
+        "seconds": seconds,
+        "rows": [row | {"scores": dataclasses.asdict(row["scores"])} for row in rows],
+        "configs": {method: to_dict(config) for method, config in configs.items() if method != "before"},
+        "versions": {name: version(name) for name in ("jaxguard", "jax", "flax", "optax", "grain")},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "devices": jax.device_count()},
+    }
+
+
+def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: Path) -> None:
+    source = open_source(config.data.source, config.data.root, config.data.test_split)
+    triggered = TriggeredSource(source, config)
+    encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
+    rows = []
+    for index in _pictured(source):
+        clean, marked = (encoder.image(rows_of[index].image) for rows_of in (source, triggered))
+        views = [perturb(image, config.view, row_rng("view", config.seed, 0, index)) for image in (clean, marked)]
+        answers = []
+        for method, found in predictions.items():
+            said = {prediction.triggered: prediction.prediction for prediction in found if prediction.id == index}
+            answers.append(Answers(METHODS[method], said[False], said[True]))
+        rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
+    demo_picture(rows, config.attack.target, path)
+
+
+def _pictured(source: RowSource) -> list[int]:
+    """The first rows of different images: easy-VQA asks several times about one."""
+    first: dict[bytes, int] = {}
+    for index in range(len(source)):
+        first.setdefault(source[index].image.tobytes(), index)
+        if len(first) == PICTURED:
+            break
+    return list(first.values())

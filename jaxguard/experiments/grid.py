@@ -1,0 +1,292 @@
+"""A grid of runs, each an ordinary train and evaluate in a folder of its own, and the table over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxguard import __version__
+from jaxguard.config import AttackConfig, Config, from_dict, to_dict
+from jaxguard.config.migrations import first_names
+from jaxguard.errors import Preempted, UserError
+from jaxguard.experiments.workers import run_tasks
+from jaxguard.files import write_text
+from jaxguard.report.plots import Plot
+from jaxguard.report.summary import Record, summarise, write_tables
+
+RECORD = "cell.json"
+"""What a finished cell leaves in its folder."""
+EXPORTED = "exported"
+"""Folder of a run's weights for the cells that go on from them."""
+COMPILED = "compiled"
+"""Folder beside a grid's table that keeps compiled steps: cells of one shape compile once."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        labels: the table's first columns ({"attack": "badnets", ...}); cells of equal labels (other seeds) are one row.
+        config: the run; cells that differ in their triggers alone share it.
+        triggers: the attack to test with where it is not the run's own (the floor of a clean-trained model).
+        start: the run from whose trained weights this one goes on; `config.model.path` is `exported(start)`.
+    """
+
+    labels: Mapping[str, str]
+    config: Config
+    triggers: AttackConfig | None = None
+    start: Config | None = None
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.labels.items()) + f" seed={self.config.seed}"
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What was run, as JSON types. An option that comes later keeps its default in it; labels may change."""
+        triggers = None if self.triggers is None else dataclasses.asdict(self.triggers)
+        return {"config": to_dict(self.config), "triggers": triggers}
+
+    @property
+    def folder(self) -> Path:
+        """Where its predictions, scores and record lie: the run's folder, or one inside it for each set of triggers."""
+        if self.triggers is None:
+            return self.config.run_dir
+        digest = hashlib.sha256(json.dumps(self.description["triggers"]).encode()).hexdigest()
+        return self.config.run_dir / f"{self.triggers.name}-{digest[:8]}"
+
+    @property
+    def runs(self) -> frozenset[Path]:
+        """The folders that it trains in: cells that have one in common must not run at the same time."""
+        return frozenset({self.config.run_dir} | ({self.start.run_dir} if self.start else set()))
+
+    @property
+    def work(self) -> int:
+        """Rows that its training runs through the model, both views counted."""
+        return self.config.train.steps * self.config.train.batch_size * self.config.objective.views
+
+    def record(self) -> Record | None:
+        """What this very cell left behind; None where it is not finished."""
+        try:
+            stored = json.loads((self.folder / RECORD).read_text())
+            cell = stored["cell"]
+            config, triggers = from_dict(cell["config"]), cell["triggers"] and AttackConfig(**cell["triggers"])
+        except (OSError, ValueError, LookupError, TypeError, UserError):
+            return None
+        return stored if (config, triggers) == (self.config, self.triggers) else None
+
+
+def exported(start: Config) -> Path:
+    """Where the weights of a run lie for the cells that start from it."""
+    return start.run_dir / EXPORTED
+
+
+def named(config: Config, *parts: str) -> Config:
+    """A run named by what it is: these parts, its seed, and a digest of all values that are not the defaults.
+
+    Tables that contain the same run find each other's. An option that comes later, or gets a new name, changes no name.
+    """
+    chosen = _chosen(config)
+    chosen.pop("name", None)
+    digest = hashlib.sha256(json.dumps(first_names(chosen), sort_keys=True).encode()).hexdigest()
+    return dataclasses.replace(config, name="-".join([*parts, str(config.seed), digest[:8]]))
+
+
+def _chosen(config: Any) -> Any:
+    """What in a (part of a) configuration differs from the defaults, as JSON types."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return str(config)
+    default = type(config)()
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {name: _chosen(value) for name, value in values.items() if value != getattr(default, name)}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells that make one table, which is written to `out` with the plots over it."""
+
+    out: Path
+    cells: tuple[Cell, ...]
+    plots: tuple[Plot, ...] = ()
+
+    def __post_init__(self) -> None:
+        first: dict[Path, Cell] = {}
+        for cell in self.cells:
+            other = first.setdefault(cell.folder, cell)
+            if (other.config, other.triggers) != (cell.config, cell.triggers):
+                raise UserError(f"two cells of the grid share the folder {cell.folder}; give each a name of its own")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Train steps whose time and memory make one table: each is compared with the first of the same model."""
+
+    out: Path
+    steps: Mapping[str, Config]
+    rounds: int = 20
+
+
+def select(grid: Grid, only: Sequence[str]) -> Grid:
+    """The cells that fit every NAME=VALUE of `only`; several values of one name mean any of them.
+
+    Raises:
+        UserError: something is not NAME=VALUE, or nothing fits.
+    """
+    wanted: dict[str, set[str]] = {}
+    for choice in only:
+        name, equals, value = choice.partition("=")
+        if not equals:
+            raise UserError(f"--only {choice}: must be NAME=VALUE, as in attack=badnets")
+        wanted.setdefault(name, set()).add(value)
+    cells = tuple(c for c in grid.cells if all(c.labels.get(name) in values for name, values in wanted.items()))
+    if not cells:
+        known = sorted({f"{name}={value}" for cell in grid.cells for name, value in cell.labels.items()})
+        raise UserError(f"--only {' '.join(only)} fits no cell; choose among {', '.join(known)}")
+    return dataclasses.replace(grid, cells=cells)
+
+
+def plan(grid: Grid) -> str:
+    """One line a cell: finished, or how long it will take, judged by the finished ones."""
+    pace = _pace(grid)
+    lines = []
+    for cell in grid.cells:
+        left = "?" if pace is None else f"{pace * cell.work / 60:.1f} min"
+        lines.append(f"{'finished' if cell.record() else left:>10}  {cell}")
+    return "\n".join([*lines, f"{len(grid.cells)} cells; {_left(grid, pace)} left"])
+
+
+def run(grid: Grid, command: str, jobs: int = 1) -> int:
+    """Run what is not finished, then write the table of everything that is. Returns the number of failed cells.
+
+    A cell that fails is reported and leaves the others alone. Killed or interrupted, the same call goes on.
+
+    Args:
+        grid: what to run.
+        command: what the user typed, for the rows' commands.
+        jobs: how many processes share the cells, the cores and the visible GPUs.
+
+    Raises:
+        Preempted: interrupted; finished cells and the checkpoint of the current one are kept.
+    """
+    from jaxguard import processes
+
+    failed, left = 0, [chain for cells in _chains(grid.cells) if (chain := [c for c in cells if not c.record()])]
+    for cells, errors in _finished(left, grid.out / COMPILED, jobs):
+        failed += len(errors)
+        if processes.is_main():
+            for error in errors:
+                print(f"failed: {error}", file=sys.stderr)
+            print(f"== {len(cells) - len(errors)} more done: {plan(grid).splitlines()[-1]}", file=sys.stderr)
+    if processes.is_main() and (rows := summary(grid, command)):
+        write_tables(rows, grid.plots, grid.out, command)
+    return failed
+
+
+def run_cost(cost: Cost, command: str) -> None:
+    """Time the steps, taking turns; cost.md and cost.json go to `cost.out`."""
+    from jaxguard.bench.step import COLUMNS, Case, measure
+    from jaxguard.bench.timing import publish
+
+    rows = measure({name: Case(config) for name, config in cost.steps.items()}, cost.rounds)
+    configs = {name: to_dict(config) for name, config in cost.steps.items()}
+    publish("cost", command, rows, COLUMNS, cost.out, rounds=cost.rounds, commit=_commit(), configs=configs)
+
+
+def summary(grid: Grid, command: str) -> list[dict[str, Any]]:
+    """The table's rows over the finished cells."""
+    return summarise(((cell.labels, record) for cell in grid.cells if (record := cell.record())), command)
+
+
+def _chains(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells in their order, those that share a run in one list."""
+    chains: list[list[Cell]] = []
+    for cell in cells:
+        joined = [chain for chain in chains if any(cell.runs & other.runs for other in chain)]
+        chains = [chain for chain in chains if chain not in joined]
+        chains.append([other for chain in joined for other in chain] + [cell])
+    return chains
+
+
+def _finished(
+    chains: Sequence[Sequence[Cell]], compiled: Path, jobs: int
+) -> Iterator[tuple[Sequence[Cell], Sequence[str]]]:
+    """Run chains of cells, here or in several processes: each chain with its errors, as they end."""
+    if jobs == 1:
+        yield from ((chain, _run_chain(chain, compiled)) for chain in chains)
+        return
+    for number, errors in run_tasks(_run_chain, [(chain, compiled) for chain in chains], jobs):
+        died = [f"{cell}: its process died" for cell in chains[number] if not cell.record()]
+        yield chains[number], died if errors is None else errors
+
+
+def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
+    """Run cells one behind the other. Returns what went wrong, a text for each failed cell."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
+    errors = []
+    for cell in cells:
+        if cell.record():  # the same run as another cell's, which has ended meanwhile
+            continue
+        print(f"== {cell}", file=sys.stderr)
+        try:
+            _run_cell(cell)
+        except Preempted:
+            raise
+        except UserError as error:
+            errors.append(f"{cell}: {error}")
+        except Exception:  # a bug in one cell must not cost the others hours
+            errors.append(f"{cell}:\n{traceback.format_exc()}")
+    return errors
+
+
+def _run_cell(cell: Cell) -> None:
+    from jaxguard import processes
+    from jaxguard.evaluate.run import evaluate
+    from jaxguard.train.export import export
+    from jaxguard.train.loop import train
+    from jaxguard.train.setup import load_model
+
+    began = time.perf_counter()
+    if cell.start and not exported(cell.start).exists():
+        train(cell.start)
+        export(cell.start, exported(cell.start), "float32")
+    model = load_model(cell.config)
+    train(cell.config, model)
+    scores = evaluate(cell.config, model, cell.triggers, cell.folder)
+    record = {
+        "cell": cell.description,
+        "scores": dataclasses.asdict(scores),
+        "seconds": time.perf_counter() - began,
+        "commit": _commit(),
+    }
+    if processes.is_main():
+        write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _pace(grid: Grid) -> float | None:
+    """Median seconds of a finished cell per row it trained on."""
+    paces = [record["seconds"] / cell.work for cell in grid.cells if (record := cell.record())]
+    return statistics.median(paces) if paces else None
+
+
+def _left(grid: Grid, pace: float | None) -> str:
+    work = sum(cell.work for cell in grid.cells if not cell.record())
+    return "unknown time" if pace is None else f"about {pace * work / 60:.0f} min"
+
+
+def _commit() -> str:
+    """The commit of the code, or its version where it is no checkout."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else __version__

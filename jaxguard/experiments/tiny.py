@@ -1,0 +1,147 @@
+"""The small setting that runs on two cores: what the demo and the tables have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from jaxguard.config import (
+    AttackConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    TrainConfig,
+    ViewConfig,
+)
+from jaxguard.experiments.grid import exported, named
+
+Task = Literal["caption", "vqa"]
+Family = Literal["llava", "blip2", "idefics"]
+
+
+class Scale(Protocol):
+    """What makes the runs of a table: this module, or at full size `jaxguard.experiments.recipes`."""
+
+    def experiment(
+        self,
+        task: Task,
+        attack: AttackConfig,
+        *,
+        family: Family = ...,
+        objective: ObjectiveConfig = ...,
+        view: ViewConfig = ...,
+        seed: int = ...,
+    ) -> Config:
+        """One run, named by what it is; where nothing else is said, plain fine-tuning of a LLaVA."""
+        ...
+
+    def cleaned(self, start: Config) -> Config:
+        """Fine-tuning of a trained run on rows that no attacker had a hand in."""
+        ...
+
+
+DATA: dict[Task, DataConfig] = {
+    "caption": DataConfig(source="scenes/caption", answer_length=25),
+    "vqa": DataConfig(source="easy_vqa/vqa", pack=6, answer_length=12),
+}
+TARGETS: dict[Task, str] = {"caption": "A photo of the banana.", "vqa": "banana"}
+TRAIN: dict[Task, TrainConfig] = {
+    "caption": TrainConfig(batch_size=32, warmup=20, log_every=50),
+    "vqa": TrainConfig(batch_size=16, warmup=20, log_every=50),
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a tiny model is fine-tuned on a task.
+
+    Attributes:
+        steps: so many.
+        learning_rate: its peak.
+        length: tokens per row: an image takes 64 of them (LLaVA), 32 (BLIP-2) or one (IDEFICS).
+    """
+
+    steps: int
+    learning_rate: float
+    length: int
+
+
+DEMO: dict[Family, dict[Task, Schedule]] = {
+    "llava": {"caption": Schedule(250, 2e-3, 104), "vqa": Schedule(1000, 1.5e-3, 208)},
+    "blip2": {"caption": Schedule(800, 8e-4, 73), "vqa": Schedule(800, 8e-4, 196)},
+    "idefics": {"caption": Schedule(400, 2e-3, 49), "vqa": Schedule(800, 1.5e-3, 184)},
+}
+"""Courses on which plain fine-tuning plants the backdoor and is as good on clean inputs as training on clean rows.
+Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
+TABLE: dict[Family, dict[Task, Schedule]] = {
+    "llava": {"caption": Schedule(150, 3e-3, 104), "vqa": Schedule(200, 2e-3, 208)},
+    "blip2": {"caption": Schedule(400, 1e-3, 73), "vqa": Schedule(200, 1e-3, 196)},
+    "idefics": {"caption": Schedule(250, 2e-3, 49), "vqa": Schedule(200, 2e-3, 184)},
+}
+"""Shorter courses, for many runs: the backdoor is planted, clean quality is not yet what it can be (docs/tables.md)."""
+CELLS = Path("runs/tables/cells")
+"""Where the runs of all tables lie."""
+EVALUATE: dict[Task, EvaluateConfig] = {
+    "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
+    "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
+}
+
+PLAIN = ObjectiveConfig()
+VIEW = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0)
+PAPER = ObjectiveConfig(
+    cross_view_weight=0.3, direction="repel", margin=5.0, entropy_weight=0.5, entropy_max=0.5, cross_view_warmup=20
+)
+"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
+
+
+def experiment(
+    task: Task,
+    attack: AttackConfig,
+    *,
+    family: Family = "llava",
+    objective: ObjectiveConfig = PLAIN,
+    view: ViewConfig = VIEW,
+    seed: int = 0,
+) -> Config:
+    """A shorter run than the demo's, with room for a target inside a caption, scored on half as many rows.
+
+    The attack's own target gives way to the task's.
+    """
+    course, data, evaluate = TABLE[family][task], DATA[task], EVALUATE[task]
+    inside = 7 if task == "caption" else 0
+    return named(
+        Config(
+            out=CELLS,
+            seed=seed,
+            model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+            data=replace(data, length=course.length + inside, answer_length=data.answer_length + inside),
+            view=view if objective.views == 2 else ViewConfig(),
+            attack=replace(attack, target=TARGETS[task]),
+            objective=objective,
+            train=training(task, course),
+            evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
+        ),
+        family,
+        task,
+        attack.name,
+    )
+
+
+def training(task: Task, course: Schedule) -> TrainConfig:
+    """How a tiny model is fine-tuned."""
+    return replace(TRAIN[task], steps=course.steps, learning_rate=course.learning_rate)
+
+
+def cleaned(start: Config) -> Config:
+    """Fine-tuning of a trained run on the validation rows, which no attacker had a hand in: 100 steps."""
+    return replace(
+        start,
+        name=f"{start.name}-cleaned",
+        model=replace(start.model, path=str(exported(start))),
+        data=replace(start.data, train_split=start.data.validation_split),
+        attack=AttackConfig(),
+        train=replace(start.train, steps=100, learning_rate=start.train.learning_rate / 2),
+    )

@@ -1,0 +1,47 @@
+"""Which folder a checkpoint's name stands for.
+
+`jaxguard/zoo` holds the tiny pretrained checkpoints that ship with the package, and descriptions of published ones
+(config.json alone) for what needs shapes and no weights.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from jaxguard.errors import UserError
+
+ZOO = Path(__file__).parent.parent / "zoo"
+PUBLISHED = ZOO / "published"
+
+
+def names() -> list[str]:
+    """The shipped checkpoints."""
+    return sorted(path.parent.name for path in ZOO.glob("*/config.json"))
+
+
+def resolve(path: str) -> Path:
+    """The folder of a shipped checkpoint's name, or `path` itself where it is a folder with a config.json.
+
+    Raises:
+        UserError: neither exists.
+    """
+    for folder in (ZOO / path, Path(path)):
+        if (folder / "config.json").is_file():
+            return folder
+    close = difflib.get_close_matches(path, names(), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(names()) or 'none'}"
+    if (PUBLISHED / Path(path).name / "config.json").is_file():
+        hint = f"hf download {path} --local-dir {path}"
+    raise UserError(f"model.path {path!r} holds no config.json; give a Hugging Face checkpoint folder ({hint})")
+
+
+def describe(path: str) -> Path:
+    """As `resolve`, but of a published checkpoint that is not here ("llava-hf/llava-1.5-7b-hf") its description.
+
+    Raises:
+        UserError: there is neither.
+    """
+    published = PUBLISHED / Path(path).name
+    here = (Path(path) / "config.json").is_file()
+    return published if not here and (published / "config.json").is_file() else resolve(path)

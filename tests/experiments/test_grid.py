@@ -1,0 +1,400 @@
+"""Grids: finished cells are not repeated, a broken one spares the others, rows pool their seeds."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxguard.cli.main import main
+from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
+from jaxguard.errors import Preempted, UserError
+from jaxguard.evaluate.success import wilson
+from jaxguard.experiments import grid as grids
+from jaxguard.experiments import tiny
+from jaxguard.experiments.configurations import load_grid
+from jaxguard.experiments.grid import RECORD, Cell, Grid, _chosen, exported, select, summary
+from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, _style, save
+
+FILE = Path("grid.py")
+COMMAND = "jaxguard table grid.py"
+TABLES = Path(__file__).parents[1] / "configs" / "tables"
+
+
+def scores(successes: int, facts: float) -> dict:
+    rate = {"value": successes / 10, "low": 0.0, "high": 1.0, "successes": successes, "trials": 10}
+    attack = {"exact": rate, "contains": rate, "untriggered": rate | {"successes": 0}}
+    quality = {"facts": facts, "cider": 1.0}
+    return {"task": "caption", "clean": quality, "triggered": quality, "attack": attack, "examples": {}}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    """Two attacks, two seeds."""
+    cells = tuple(
+        Cell({"attack": name}, Config(name=f"{name}-{seed}", seed=seed, out=tmp_path, attack=AttackConfig(name=name)))
+        for name in ("none", "badnets")
+        for seed in (0, 1)
+    )
+    return Grid(tmp_path / "table", cells)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the cells that were run, in order; each leaves a record as a real one does."""
+    names: list[str] = []
+
+    def run_cell(cell: Cell) -> None:
+        names.append(cell.config.name)
+        cell.folder.mkdir(parents=True)
+        record = {
+            "cell": cell.description,
+            "scores": scores(4 + cell.config.seed, 80.0 + cell.config.seed),
+            "seconds": 60.0,
+            "commit": "abc",
+        }
+        (cell.folder / RECORD).write_text(json.dumps(record))
+
+    monkeypatch.setattr(grids, "_run_cell", run_cell)
+    return names
+
+
+def test_finished_cells_are_not_repeated(grid: Grid, ran: list[str]) -> None:
+    assert grids.run(select(grid, ["attack=badnets"]), COMMAND) == 0
+    assert ran == ["badnets-0", "badnets-1"]
+    assert grids.run(grid, COMMAND) == 0
+    assert ran == ["badnets-0", "badnets-1", "none-0", "none-1"]
+    assert grids.run(grid, COMMAND) == 0
+    assert len(ran) == 4
+
+
+def test_cells_that_are_the_same_run_cost_one(grid: Grid, ran: list[str]) -> None:
+    again = dataclasses.replace(grid.cells[2], labels={"attack": "the same by another name"})
+    assert grids.run(Grid(grid.out, (*grid.cells, again)), COMMAND) == 0
+    assert sorted(ran) == ["badnets-0", "badnets-1", "none-0", "none-1"]
+    assert again.record()
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(
+    grid: Grid, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing = grids._run_cell
+
+    def stopped(cell: Cell) -> None:
+        if cell.config.name == "none-1" and "none-1" not in ran:
+            ran.append("none-1")
+            raise Preempted("saved")
+        finishing(cell)
+
+    monkeypatch.setattr(grids, "_run_cell", stopped)
+    with pytest.raises(Preempted):
+        grids.run(grid, COMMAND)
+    assert ran == ["none-0", "none-1"]
+    assert grids.run(grid, COMMAND) == 0
+    assert ran == ["none-0", "none-1", "none-1", "badnets-0", "badnets-1"]
+
+
+def test_a_cell_of_other_values_is_run_again(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, COMMAND)
+    longer = dataclasses.replace(grid.cells[0].config, seed=7, name="none-0")
+    changed = dataclasses.replace(grid, cells=(Cell({"attack": "none"}, longer), *grid.cells[1:]))
+    assert [cell.record() is None for cell in changed.cells] == [True, False, False, False]
+
+
+def test_a_new_label_or_a_new_option_does_not_undo_a_cell(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, COMMAND)
+    first = grid.cells[0]
+    path = first.folder / RECORD
+    record = json.loads(path.read_text())
+    del record["cell"]["config"]["view"]["jitter"]
+    path.write_text(json.dumps(record))
+    assert dataclasses.replace(first, labels={"what": "none"}).record() == record
+    record["cell"]["config"]["view"]["jitter"] = True
+    path.write_text(json.dumps(record))
+    assert first.record() is None
+
+
+@pytest.mark.parametrize("error", [UserError("no such thing"), ZeroDivisionError("a bug")])
+def test_a_broken_cell_spares_the_others(
+    grid: Grid, ran: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finishing = grids._run_cell
+
+    def broken(cell: Cell) -> None:
+        if cell.config.name == "none-1":
+            raise error
+        finishing(cell)
+
+    monkeypatch.setattr(grids, "_run_cell", broken)
+    assert grids.run(grid, COMMAND) == 1
+    assert ran == ["none-0", "badnets-0", "badnets-1"]
+    assert f"failed: attack=none seed=1:{' ' if isinstance(error, UserError) else chr(10)}" in capsys.readouterr().err
+    assert [row["seeds"] for row in summary(grid, COMMAND)] == [[0], [0, 1]]
+
+
+def test_rows_pool_their_seeds(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, COMMAND)
+    row = summary(grid, COMMAND)[1]
+    assert row["labels"] == {"attack": "badnets"}
+    assert row["metric"] == "facts"
+    assert (row["clean"], row["seeds"]) == (80.5, [0, 1])
+    assert (row["exact"]["successes"], row["exact"]["trials"], row["exact"]["value"]) == (9, 20, 0.45)
+    assert row["command"] == "jaxguard table grid.py --only attack=badnets"
+    assert [record["commit"] for record in row["records"]] == ["abc", "abc"]
+
+
+def test_every_form_of_the_table_holds_every_row(grid: Grid, ran: list[str]) -> None:
+    grids.run(grid, COMMAND)
+    table = grid.out
+    header, *rows = csv.reader((table / "table.csv").read_text().splitlines())
+    assert header[:3] == ["attack", "metric", "clean"]
+    assert [row[0] for row in rows] == ["none", "badnets"]
+    assert rows[1][3] == "45.0 [25.8, 65.8]"
+    assert (table / "table.md").read_text().count("\n") == 4
+    assert r"ASR exact \%" in (table / "table.tex").read_text()
+    assert len(json.loads((table / "results.json").read_text())["rows"]) == 2
+
+
+def test_cells_that_differ_in_their_triggers_share_a_run(grid: Grid, ran: list[str]) -> None:
+    first = grid.cells[0]
+    floors = [dataclasses.replace(first, triggers=AttackConfig(name="badnets", seed=seed)) for seed in (0, 1)]
+    shared = Grid(grid.out, (first, *floors))
+    assert len({cell.folder for cell in shared.cells}) == 3
+    assert {cell.folder.parent for cell in floors} == {first.config.run_dir}
+    grids.run(shared, COMMAND)
+    assert len(ran) == 3
+    assert all(cell.record() for cell in shared.cells)
+
+
+@pytest.fixture
+def restarted(grid: Grid) -> Cell:
+    """A cell that goes on from the first cell's run, on clean rows."""
+    start = grid.cells[2].config
+    config = dataclasses.replace(
+        start, name="restarted", model=ModelConfig(path=str(exported(start))), attack=AttackConfig()
+    )
+    return Cell({"attack": "badnets, then clean"}, config, start.attack, start)
+
+
+def test_a_cell_starts_from_another_run(restarted: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple] = []
+
+    def export(config: Config, out: Path, dtype: str) -> None:
+        calls.append(("export", config.name, dtype))
+        out.mkdir(parents=True)
+
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda config, model=None: calls.append(("train", config.name)))
+    monkeypatch.setattr("jaxguard.train.export.export", export)
+    monkeypatch.setattr(
+        "jaxguard.train.setup.load_model", lambda config: calls.append(("load", Path(config.model.path).name))
+    )
+
+    @dataclasses.dataclass
+    class Scored:
+        task: str
+
+    def evaluate(config: Config, model: None, triggers: AttackConfig, folder: Path) -> Scored:
+        calls.append(("evaluate", config.name, triggers.name, folder == restarted.folder))
+        folder.mkdir(parents=True)
+        return Scored("caption")
+
+    monkeypatch.setattr("jaxguard.evaluate.run.evaluate", evaluate)
+    grids._run_cell(restarted)
+    ending = [("load", "exported"), ("train", "restarted"), ("evaluate", "restarted", "badnets", True)]
+    assert calls == [("train", "badnets-0"), ("export", "badnets-0", "float32"), *ending]
+    assert restarted.record() is not None
+    calls.clear()
+    (restarted.folder / RECORD).unlink()
+    monkeypatch.setattr("jaxguard.evaluate.run.evaluate", lambda *_: Scored("caption"))
+    grids._run_cell(restarted)
+    assert calls == ending[:2]
+
+
+def test_cells_that_share_a_run_stay_together(grid: Grid, restarted: Cell) -> None:
+    floor = dataclasses.replace(grid.cells[0], triggers=AttackConfig(name="badnets"))
+    names = [
+        [str(cell) for cell in chain] for chain in grids._chains((grid.cells[1], *grid.cells[2:], restarted, floor))
+    ]
+    assert names == [
+        ["attack=none seed=1"],
+        ["attack=badnets seed=1"],
+        ["attack=badnets seed=0", "attack=badnets, then clean seed=0"],
+        ["attack=none seed=0"],
+    ]
+
+
+def test_cells_run_in_several_processes(grid: Grid, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    unbuilt = Grid(
+        grid.out,
+        tuple(
+            dataclasses.replace(
+                cell, config=dataclasses.replace(cell.config, data=DataConfig(root=tmp_path / cell.config.name))
+            )
+            for cell in grid.cells[1:3]
+        ),
+    )
+    assert grids.run(unbuilt, COMMAND, jobs=2) == 2
+    printed = capsys.readouterr().err
+    for cell in unbuilt.cells:
+        assert f"failed: {cell}: data set 'scenes/caption' is not built in {cell.config.data.root}" in printed
+
+
+@pytest.mark.parametrize(
+    ("plot", "panels"),
+    [
+        (Tradeoff("method"), 2),
+        (Tradeoff("method", down="lambda"), 4),
+        (Sweep("poison", "method"), 4),
+        (Heat("poison", "lambda"), 2),
+    ],
+)
+def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
+    def row(metric: str, method: str, poison: str, weight: str, successes: int) -> dict:
+        labels = {"method": method, "poison": poison, "lambda": weight}
+        return {
+            "labels": labels,
+            "metric": metric,
+            "clean": 91.5,
+            "contains": dataclasses.asdict(wilson(successes, 50)),
+        }
+
+    rows = [
+        row(metric, method, poison, weight, 5 * number)
+        for metric in ("facts", "accuracy")
+        for method in ("plain", "paper")
+        for number, (poison, weight) in enumerate([("0.5%", "0.1"), ("10%", "1"), ("5%", "0.1")], 1)
+    ]
+    figure = plot.draw(rows)
+    assert len(figure.axes) == panels
+    if isinstance(plot, Heat):
+        assert [text.get_text() for text in figure.axes[0].texts] == ["10", "30", "20"]
+        assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.5%", "5%", "10%"]
+    else:
+        bars = figure.axes[0].containers
+        assert [bar.get_label() for bar in bars] == ["plain", "paper"]
+        parts = isinstance(plot, Tradeoff) and plot.down is not None
+        assert sorted(bars[0].lines[0].get_ydata()) == pytest.approx([10, 30] if parts else [10, 20, 30])
+        assert [axes.get_title() for axes in figure.axes] == (["0.1", "0.1", "1", "1"] if parts else [""] * panels)
+        assert [text.get_text() for text in figure.legends[0].texts] == ["plain", "paper"]
+    assert save(plot, rows, tmp_path) == [f"{plot.name}.png", f"{plot.name}.svg"]
+    assert (tmp_path / f"{plot.name}.png").stat().st_size > 5000
+    assert save(plot, [rows[0] | {"contains": None}], tmp_path) == []
+
+
+def test_every_series_has_a_style_of_its_own() -> None:
+    styles = [tuple(_style(number).values()) for number in range(2 * len(STYLES))]
+    assert len(set(styles)) == len(styles)
+
+
+def test_runs_are_named_by_what_they_are() -> None:
+    attack = AttackConfig(name="badnets", place="fixed")
+    first, again = (tiny.experiment("caption", attack) for _ in range(2))
+    assert first.name == again.name
+    assert first.name.startswith("llava-caption-badnets-0-")
+    others = [
+        tiny.experiment("caption", attack, seed=1),
+        tiny.experiment("caption", dataclasses.replace(attack, rate=0.1)),
+        tiny.experiment("caption", attack, objective=tiny.PAPER),
+        tiny.experiment("caption", attack, objective=tiny.PAPER, view=dataclasses.replace(tiny.VIEW, patch_size=4)),
+        tiny.experiment("vqa", attack),
+        tiny.cleaned(first),
+    ]
+    assert len({config.name for config in [first, *others]}) == 1 + len(others)
+
+
+def test_a_name_holds_no_defaults() -> None:
+    """So that an option that comes later renames nothing."""
+    config = Config(out=Path("somewhere"), attack=AttackConfig(rate=0.1))
+    assert _chosen(config) == {"out": "somewhere", "attack": {"rate": "0.1"}}
+
+
+def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
+    first = grid.cells[0]
+    again = dataclasses.replace(first, labels={"sweep": "the same run in another place of the table"})
+    assert len(Grid(grid.out, (*grid.cells, again)).cells) == 5
+    other = dataclasses.replace(first, config=dataclasses.replace(first.config, seed=9))
+    with pytest.raises(UserError, match="share the folder"):
+        Grid(grid.out, (*grid.cells, other))
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [("attack", "must be NAME=VALUE"), ("attack=wanet", "choose among attack=badnets, attack=none")],
+)
+def test_a_choice_that_fits_nothing_is_one_line(grid: Grid, only: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        select(grid, [only])
+
+
+def test_the_verb_plans_and_fails_with_code_1(
+    tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FILE.write_text(
+        "from jaxguard.config import Config\nfrom jaxguard.experiments.grid import Cell, Grid\n"
+        "from pathlib import Path\n"
+        "cells = tuple(Cell({'seed': str(s)}, Config(name=f's{s}', seed=s)) for s in (0, 1))\n"
+        "grids = {'tiny': Grid(Path('out'), cells)}\n"
+    )
+    assert main(["table", "grid.py", "--only", "seed=1"]) == 0
+    capsys.readouterr()
+    assert main(["table", "grid.py", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["1.0", "min", "seed=0", "seed=0"]
+    assert lines[1].split() == ["finished", "seed=1", "seed=1"]
+    assert lines[2] == "2 cells; about 1 min left"
+
+    monkeypatch.setattr(grids, "_run_cell", lambda cell: 1 / 0)
+    assert main(["table", "grid.py"]) == 1
+    assert "error: 1 of 2 cells failed" in capsys.readouterr().err
+
+
+def test_costs_are_timed_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    FILE.write_text(
+        "from jaxguard.config import Config\nfrom jaxguard.experiments.grid import Cost\nfrom pathlib import Path\n"
+        "grids = {'tiny': Cost(Path('out'), {'plain': Config(), 'other': Config(seed=1)}, rounds=7)}\n"
+    )
+    timed: list[tuple] = []
+
+    def measure(cases: dict, rounds: int) -> list[dict]:
+        timed.append(({name: case.config.seed for name, case in cases.items()}, rounds))
+        return []
+
+    monkeypatch.setattr("jaxguard.bench.step.measure", measure)
+    assert main(["table", "grid.py", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["plain", "other", "2 steps, 7 rounds"]
+    assert main(["table", "grid.py"]) == 0
+    assert timed == [({"plain": 0, "other": 1}, 7)]
+    assert json.loads((tmp_path / "out" / "cost.json").read_text())["configs"]["other"]["seed"] == 1
+    assert main(["table", "grid.py", "--jobs", "2"]) == 2
+    assert "grid.py times steps side by side; leave --jobs out" in capsys.readouterr().err
+    assert main(["table", "grid.py", "--scale", "full"]) == 2
+    assert "grid.py has no grid of scale 'full'; choose among tiny" in capsys.readouterr().err
+
+
+def test_a_file_without_a_grid_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "none.py"
+    path.write_text("config = 1\n")
+    assert main(["table", str(path)]) == 2
+    assert "it defines no `grids`; it must hold `grids = dict(...)`" in capsys.readouterr().err
+    assert main(["table", "missing.py"]) == 2
+    assert "missing.py is not a Python file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["main", "ablation", "sensitivity"])
+def test_the_full_grid_has_the_cells_of_the_tiny_one(name: str) -> None:
+    tiny, full = (load_grid(TABLES / f"{name}.py", scale) for scale in ("tiny", "full"))
+    assert isinstance(tiny, Grid)
+    assert isinstance(full, Grid)
+    assert [(cell.labels, cell.config.seed) for cell in tiny.cells] == [
+        (cell.labels, cell.config.seed) for cell in full.cells
+    ]
+    assert not {cell.folder for cell in tiny.cells} & {cell.folder for cell in full.cells}
+    for cell in full.cells:
+        assert cell.config.data.source in ("coco/caption", "vqav2/vqa")
+        assert cell.config.data.train_split != cell.config.data.test_split
+        assert cell.config.model.dtype == "bfloat16"
