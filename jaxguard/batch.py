@@ -17,6 +17,8 @@ class Batch:
     ``positions`` are the rotary positions (packed pairs restart behind the prefix). ``answer_mask`` marks the tokens
     that are learnt; the token at t is predicted from t - 1. ``kept`` are the patches that each image of the second view
     keeps, in rising order, where it drops some (None: all are kept); every row then holds the tokens of all its images.
+    ``ids`` and ``pairs`` say which row of the source this is and which of its question-answer pairs it shows (-1:
+    several, packed; a conversation is one pair, 0).
     ``right_padded`` says of all rows that they are, and that their padding stands behind them.
     """
 
@@ -26,5 +28,6 @@ class Batch:
     segments: Int32[Array | np.ndarray, "B T"]
     answer_mask: Bool[Array | np.ndarray, "B T"]
     ids: Int32[Array | np.ndarray, " B"]
+    pairs: Int32[Array | np.ndarray, " B"]
     kept: Int32[Array | np.ndarray, "B I K"] | None = None
     right_padded: bool = flax.struct.field(pytree_node=False, default=False)

@@ -16,6 +16,7 @@ from jaxguard.models import folders
 from jaxguard.models.hf_config import read_object
 from jaxguard.report.tables import Column
 from jaxguard.train.setup import CompiledStep, describe_model, prepare
+from jaxguard.train.step import StepPlan
 
 LAYERS = 2
 
@@ -31,9 +32,9 @@ def shallow(values: dict[str, Any]) -> dict[str, Any]:
 
 def compiled_step(config: Config, folder: Path) -> CompiledStep:
     """The train step of the model that config.json in `folder` describes."""
-    setup, _ = prepare(config, describe_model(config, folder))
+    setup, _ = prepare(describe_model(config.model, config.mesh, folder), config.model.trainable, config.train)
     batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
-    return CompiledStep(config, setup, END_TOKEN, batch)
+    return CompiledStep(setup, StepPlan.of(config, END_TOKEN), batch)
 
 
 def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
     sums of all steps, with its 95% bootstrap interval over rounds, and the median of the rounds' own, which leaves out
     what a few slow steps do to sums. The last rows are of photographs at `side` px, without a model (`loader.compare`).
     """
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     batch_size, source = config.train.batch_size, GatedSource(training_source(config))
     batches = train_batches(config, encoder, source, batch_size=batch_size, views=config.objective.views)

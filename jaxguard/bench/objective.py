@@ -1,4 +1,4 @@
-"""The statistics of the answers alone: plain and fused, value and gradient, time and memory."""
+"""The statistics of the answers alone: reference and fused, value and gradient, time and memory."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Sizes:
     dtype: str = "float32"
 
 
-def plain(hidden_p: Array, hidden_q: Array, head: Head, targets: Array) -> PairStatistics:
-    """The plain version from hidden states."""
+def reference(hidden_p: Array, hidden_q: Array, head: Head, targets: Array) -> PairStatistics:
+    """The reference version from hidden states."""
     return pair_statistics(head.logits(hidden_p), head.logits(hidden_q), targets)
 
 
@@ -49,7 +49,7 @@ def gradient(statistics: Callable[..., PairStatistics], *, trained: bool) -> Cal
 
 
 def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time plain and fused, taking turns; objective.md and objective.json go to `out`. Returns the rows."""
+    """Time reference and fused, taking turns; objective.md and objective.json go to `out`. Returns the rows."""
     rows: list[dict[str, Any]] = []
     for vocabulary in sizes.vocabularies:
         keys = jax.random.split(jax.random.key(0), 4)
@@ -60,22 +60,22 @@ def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]
         for trained in (False, True):
             compiled = {
                 name: jax.jit(gradient(statistics, trained=trained)).lower(views, head, targets).compile()
-                for name, statistics in (("plain", plain), ("fused", fused.pair_statistics))
+                for name, statistics in (("reference", reference), ("fused", fused.pair_statistics))
             }
             run = {name: functools.partial(step, views, head, targets) for name, step in compiled.items()}
             timings = take_turns(run, rounds)
             memory = {name: temporary_bytes(step) for name, step in compiled.items()}
-            rule = fused.plain_fits(sizes.pairs, 2, vocabulary, jax.devices()[:1])
+            rule = fused.reference_fits(sizes.pairs, 2, vocabulary, jax.devices()[:1])
             rows += [
                 {
                     "vocabulary": vocabulary,
                     "head": "trained" if trained else "frozen",
                     "case": name,
-                    "chosen": rule == (name == "plain"),
+                    "chosen": rule == (name == "reference"),
                     "time": timings[name],
-                    "ratio": timings[name].median / timings["plain"].median,
+                    "ratio": timings[name].median / timings["reference"].median,
                     "temporary_bytes": memory[name],
-                    "memory_ratio": memory[name] / memory["plain"],
+                    "memory_ratio": memory[name] / memory["reference"],
                 }
                 for name in compiled
             ]

@@ -28,10 +28,11 @@ from jaxguard.data.views import kept_patches
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import decoding
 from jaxguard.models import folders
-from jaxguard.objective.fused import plain_fits_accelerators
+from jaxguard.objective.fused import reference_fits_accelerators
 from jaxguard.train.forward import HeadKind
-from jaxguard.train.setup import Model, Setup, check_rows, describe_model, prepare, trace_step
-from jaxguard.train.sharding import batch_sharding, check_batch_size
+from jaxguard.train.setup import Model, ModelSpec, Setup, check_rows, describe_model, prepare, trace_step
+from jaxguard.train.sharding import batch_sharding, check_batch_size, replicated
+from jaxguard.train.step import StepPlan
 
 END_TOKEN = 2
 """Any: no shape depends on it."""
@@ -98,8 +99,8 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
         UserError: a mesh or a batch that does not go with the hardware.
     """
     model, compiled_for = _model(config, hardware)
-    check_rows(config, model.mesh)
-    setup, _ = prepare(config, model)
+    check_rows(model.mesh, config.train, config.view.rows if config.objective.views == 2 else None)
+    setup, _ = prepare(model, config.model.trainable, config.train)
     head, ways = head_kind(config, model), model.mesh.shape["data"] * model.mesh.shape["fsdp"]
     traced = trace(config, setup, head)
     batch = describe_batch(config, model, rows=config.train.batch_size, views=config.objective.views)
@@ -147,7 +148,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     )
 
 
-def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Batch:
+def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -> Batch:
     """The shapes of a batch on the mesh."""
     vision, length, place = model.architecture.config.vision, config.data.length, batch_sharding(model.mesh)
     side = vision.image_size
@@ -166,6 +167,7 @@ def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Ba
         segments=of(jnp.int32, length),
         answer_mask=of(jnp.bool_, length),
         ids=of(jnp.int32),
+        pairs=of(jnp.int32),
         kept=kept,
         right_padded=config.data.pack == 1,
     )
@@ -174,7 +176,9 @@ def describe_batch(config: Config, model: Model, *, rows: int, views: int) -> Ba
 def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
     """The train step from shapes alone."""
     batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
-    return trace_step(config, setup, END_TOKEN, batch, head)
+    rows: Any = jax.ShapeDtypeStruct((config.train.batch_size,), jnp.bool_, sharding=replicated(setup.model.mesh))
+    plan = StepPlan.of(config, END_TOKEN, head)
+    return trace_step(setup, plan, batch, reference=setup.abstract.parameters, poisoned=rows)
 
 
 def head_kind(config: Config, model: Model) -> HeadKind:
@@ -182,8 +186,8 @@ def head_kind(config: Config, model: Model) -> HeadKind:
     answers = config.train.batch_size // config.train.accumulate * config.data.answer_length
     vocabulary = model.architecture.config.text
     size = getattr(vocabulary, "llama", vocabulary).vocab_size
-    plain = plain_fits_accelerators(answers, config.objective.views, size, model.mesh.size)
-    return "plain" if plain else "fused"
+    fits = reference_fits_accelerators(answers, config.objective.views, size, model.mesh.size)
+    return "reference" if fits else "fused"
 
 
 def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
@@ -225,7 +229,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
 
 def _model(config: Config, hardware: Hardware) -> tuple[Model, str]:
     devices, compiled_for = _devices(hardware)
-    return describe_model(config, folders.describe(config.model.path), devices), compiled_for
+    return describe_model(config.model, config.mesh, folders.describe(config.model.path), devices), compiled_for
 
 
 def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:
@@ -283,8 +287,8 @@ def _useful(config: Config, setup: Setup) -> float:
         model=dataclasses.replace(config.model, remat="none"),
         train=dataclasses.replace(config.train, accumulate=1),
     )
-    model = describe_model(plain, setup.model.folder, list(setup.model.mesh.devices.flat))
-    return matrix_flops(trace(plain, prepare(plain, model)[0], "plain").jaxpr)
+    model = describe_model(plain.model, plain.mesh, setup.model.folder, list(setup.model.mesh.devices.flat))
+    return matrix_flops(trace(plain, prepare(model, plain.model.trainable, plain.train)[0], "reference").jaxpr)
 
 
 def _seconds(hardware: Hardware, flops: float, read: float, sent: float) -> dict[str, float]:

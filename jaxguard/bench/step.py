@@ -28,6 +28,7 @@ from jaxguard.train.forward import HeadKind
 from jaxguard.train.loop import training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare, trace_step
 from jaxguard.train.sharding import place_batch
+from jaxguard.train.step import StepPlan
 
 PAIRED = ObjectiveConfig(alpha=1.0, cross_view_weight=1.0, entropy_weight=0.5, entropy_max=0.5)
 """Every term on, for configurations whose own objective needs one view."""
@@ -38,7 +39,7 @@ class Case:
     """One way of making a step."""
 
     config: Config
-    head: HeadKind = "plain"
+    head: HeadKind = "reference"
 
 
 def cases(config: Config) -> dict[str, Case]:
@@ -66,10 +67,10 @@ class TimedStep:
     """A compiled step that goes on from its own last state over one batch."""
 
     def __init__(self, case: Case, model: Model, encoder: Encoder, batch: Batch):
-        setup, trainable = prepare(case.config, model)
+        setup, trainable = prepare(model, case.config.model.trainable, case.config.train)
         self.batch = place_batch(batch, model.mesh)
         began = time.perf_counter()
-        self.step = CompiledStep(case.config, setup, encoder.eos_id, self.batch, case.head)
+        self.step = CompiledStep(setup, StepPlan.of(case.config, encoder.eos_id, case.head), self.batch)
         self.compile_seconds = time.perf_counter() - began
         self.state = setup.initial(trainable)
 
@@ -90,8 +91,8 @@ def flops(case: Config, model: Model, batch: Batch) -> float:
     A LLaVA's are counted from its shapes; of the other families, all matrix products that the step is traced to.
     """
     if not isinstance(model.architecture.config, LlavaConfig):
-        setup, _ = prepare(case, model)
-        return matrix_flops(trace_step(case, setup, 0, place_batch(batch, model.mesh), "plain").jaxpr)
+        setup, _ = prepare(model, case.model.trainable, case.train)
+        return matrix_flops(trace_step(setup, StepPlan.of(case, 0, "reference"), place_batch(batch, model.mesh)).jaxpr)
     patches, length, rows = model.architecture.config.vision.patches, case.data.length, case.train.batch_size
     views = [View(rows, length, patches, case.data.answer_length)]
     if case.objective.views == 2:
@@ -121,7 +122,8 @@ def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
 
 def measure(chosen: Mapping[str, Case], rounds: int) -> list[dict[str, Any]]:
     """Time steps, taking turns: a row each, with ratios to the first case of the same model."""
-    models = {case.config.model.path: load_model(case.config) for case in chosen.values()}
+    configs = [case.config for case in chosen.values()]
+    models = {config.model.path: load_model(config.model, config.mesh, config.seed) for config in configs}
     encoders = {path: Encoder.from_checkpoint(model.folder) for path, model in models.items()}
     batches = {name: first_batch(case.config, encoders[case.config.model.path]) for name, case in chosen.items()}
     steps, work = {}, {}

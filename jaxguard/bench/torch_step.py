@@ -135,7 +135,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
     view = dataclasses.replace(config.view, rows=1.0)
     if view.mask_fill == "drop":
         view = dataclasses.replace(view, mask_fill="zero")
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     rows: list[dict[str, Any]] = []
     steady = dataclasses.replace(paired, cross_view_warmup=0, cross_view_schedule="constant")
@@ -143,7 +143,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
         case = dataclasses.replace(config, objective=objective, view=view)
         batch = first_batch(case, encoder)
         compile_seconds = {}
-        ours = TimedStep(Case(case, "plain"), model, encoder, batch)
+        ours = TimedStep(Case(case, "reference"), model, encoder, batch)
         compile_seconds["jaxguard"] = ours.compile_seconds
         eager, compiled = (TorchStep(case, model.architecture, model.folder, batch) for _ in range(2))
         losses = {"jaxguard": float(ours()["loss"]), "torch eager": eager()}

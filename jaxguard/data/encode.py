@@ -20,12 +20,13 @@ from jaxguard.models.preprocessing import ImagePreprocessor
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row of a `Batch`: tokens, positions, segments and answer mask, all [T]."""
+    """One row of a `Batch`: tokens, positions, segments and answer mask, all [T], and which pair it shows."""
 
     tokens: Int32[np.ndarray, " T"]
     positions: Int32[np.ndarray, " T"]
     segments: Int32[np.ndarray, " T"]
     answer_mask: Bool[np.ndarray, " T"]
+    pair: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,12 @@ class Encoder:
             UserError: not even one pair fits, or its placeholders do not match its images. Answers are never cut.
         """
         if row.multi_turn:
-            pairs, pack = [self._pair(row, range(len(row.prompts)))], 1
+            pairs, pack, shown = [self._pair(row, range(len(row.prompts)))], 1, 0
         else:
             count = len(row.prompts)
             order = rng.permutation(count)[:pack] if pack > 1 else [rng.integers(count)]
             pairs = [self._pair(row, [int(index)]) for index in order]
+            shown = int(order[0]) if pack == 1 else -1
         shared = self._shared(pairs[0].tokens) if pack > 1 else 0
         first = pairs[0]
         if len(first.tokens) > length:
@@ -123,7 +125,7 @@ class Encoder:
             positions[own] = np.arange(shared, len(pair.tokens))
             segments[own] = number + 2 if pack > 1 else 1
             end, learnt = own.stop, learnt + pair.answers
-        return Encoded(tokens, positions, segments, answer)
+        return Encoded(tokens, positions, segments, answer, shown)
 
     def lengths(self, row: Row) -> list[tuple[int, int]]:
         """(tokens, answer tokens) of each pair, or of the conversation as a whole, image tokens included.

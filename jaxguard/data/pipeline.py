@@ -61,6 +61,7 @@ class Example:
             segments=encoded.segments,
             answer_mask=encoded.answer_mask,
             ids=np.array(row.id, np.int32),
+            pairs=np.array(encoded.pair, np.int32),
             kept=kept,
             right_padded=config.data.pack == 1,
         )
@@ -161,6 +162,7 @@ def eval_batches(
                 segments=np.stack([prompt.segments for prompt in prompts]),
                 answer_mask=np.stack([prompt.answer_mask for prompt in prompts]),
                 ids=np.array(ids, np.int32),
+                pairs=np.zeros(len(ids), np.int32),
             ),
             part,
         )

@@ -123,9 +123,11 @@ def evaluate(
     Raises:
         UserError: the run is not trained, or its test data is missing.
     """
-    model = model or load_model(config)
+    model = model or load_model(config.model, config.mesh, config.seed)
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
-    decoder = Decoder.build(config, model, run_parameters(config, model))
+    decoder = Decoder.build(
+        config, model, run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
+    )
     folder = config.run_dir if out is None else out
     predictions = predict(config, decoder, attack or config.attack)
     if processes.is_main():
@@ -144,9 +146,15 @@ def generate(config: Config, image: Path, prompt: str) -> str:
         UserError: the image is missing, too large or not an image.
     """
     pixels = read_image(image)
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     trained = (config.run_dir / FOLDER).is_dir()
-    decoder = Decoder.build(config, model, run_parameters(config, model) if trained else model.parameters)
+    decoder = Decoder.build(
+        config,
+        model,
+        run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
+        if trained
+        else model.parameters,
+    )
     row = Row(0, str(image), pixels, (prompt,), ("",), ())
     ways = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
     batch, _ = next(eval_batches([row], 1, decoder.encoder, ways, config.data.length))

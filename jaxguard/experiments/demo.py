@@ -46,6 +46,7 @@ from jaxguard.report.tables import Column, compared, markdown, rate_text
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
+from jaxguard.train.step import StepPlan
 
 TIMED_STEPS = 15
 PICTURED = 3
@@ -80,7 +81,7 @@ def demo(task: Task, out: Path, family: Family = "llava") -> None:
     began = time.perf_counter()
     configs = {method: configuration(task, method, out, family) for method in METHODS}
     build(DATA[task].source, configs["plain"].data.root)
-    model = load_model(configs["plain"])
+    model = load_model(configs["plain"].model, configs["plain"].mesh, configs["plain"].seed)
     attack = configs["plain"].attack
 
     scores = {"before": _evaluate_untrained(configs["before"], model, attack)}
@@ -128,7 +129,7 @@ def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, floa
     steps, states, batches = {}, {}, {}
     for method in ("plain", "paper"):
         config = configs[method]
-        setup, trainable = prepare(config, model)
+        setup, trainable = prepare(model, config.model.trainable, config.train)
         rows = train_batches(
             config,
             encoder,
@@ -137,7 +138,7 @@ def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, floa
             views=config.objective.views,
         )
         batches[method] = place_batch(next(rows), model.mesh)
-        steps[method] = CompiledStep(config, setup, encoder.eos_id, batches[method])
+        steps[method] = CompiledStep(setup, StepPlan.of(config, encoder.eos_id), batches[method])
         states[method] = setup.initial(trainable)
     seconds: dict[str, list[float]] = {method: [] for method in steps}
     for _ in range(TIMED_STEPS + 3):

@@ -261,7 +261,7 @@ def _run_cell(cell: Cell) -> None:
     if cell.start and not exported(cell.start).exists():
         train(cell.start)
         export(cell.start, exported(cell.start), "float32")
-    model = load_model(cell.config)
+    model = load_model(cell.config.model, cell.config.mesh, cell.config.seed)
     train(cell.config, model)
     scores = evaluate(cell.config, model, cell.triggers, cell.folder)
     record = {

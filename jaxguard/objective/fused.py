@@ -2,7 +2,7 @@
 
 Logits are formed for one chunk of tokens at a time, both views in one matrix product, and reduced to the six numbers at
 once; the backward pass forms them again and applies the closed forms of the derivatives. Cotangents are per token, so
-any loss or gate is a plain function of the result. `jaxguard.objective.statistics` is the plain version and the oracle.
+any loss or gate is a plain function of the result. `jaxguard.objective.statistics` is the reference version.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from jaxtyping import Array, Float, Int
 from jaxguard.models.head import Head
 from jaxguard.objective.statistics import PairStatistics, TokenStatistics
 
-PLAIN_BYTES = 256 * 2**20
-"""Up to so many bytes of float32 logits, an accelerator takes the plain version: nothing is computed twice."""
-PLAIN_TEMPORARIES = 4.5
-"""What the plain version's value and gradient hold at once, in units of those bytes (XLA's memory analysis)."""
+REFERENCE_BYTES = 256 * 2**20
+"""Up to so many bytes of float32 logits, an accelerator takes the reference version: nothing is computed twice."""
+REFERENCE_TEMPORARIES = 4.5
+"""What the reference version's value and gradient hold at once, in units of those bytes (XLA's memory analysis)."""
 CHUNK_BYTES = 64 * 2**20
 """Float32 logits of one chunk, all views together."""
 CHUNK_TOKENS = 128
@@ -48,23 +48,23 @@ class Split:
     vocabulary_axis: str | None
 
 
-def plain_fits(tokens: int, views: int, vocabulary: int, devices: Sequence[jax.Device]) -> bool:
-    """The rule by which the plain version is chosen.
+def reference_fits(tokens: int, views: int, vocabulary: int, devices: Sequence[jax.Device]) -> bool:
+    """The rule by which the reference version is chosen.
 
-    On accelerators, where the head is a small part of a step and memory is dear: its logits take at most `PLAIN_BYTES`
-    on each device. On CPUs, where the second product of the fused version costs a third to a half more time: all that
-    it holds takes at most half of the host's memory.
+    On accelerators, where the head is a small part of a step and memory is scarce: if its logits take at most
+    `REFERENCE_BYTES` on each device. On CPUs, where the second matmul of the fused version costs a third to a half more
+    time: if all that it holds takes at most half of the host's memory.
     """
     each = 4 * tokens * views * vocabulary / len(devices)
     if devices[0].platform != "cpu":
-        return plain_fits_accelerators(tokens, views, vocabulary, len(devices))
+        return reference_fits_accelerators(tokens, views, vocabulary, len(devices))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return PLAIN_TEMPORARIES * each * jax.local_device_count() <= memory / 2
+    return REFERENCE_TEMPORARIES * each * jax.local_device_count() <= memory / 2
 
 
-def plain_fits_accelerators(tokens: int, views: int, vocabulary: int, devices: int) -> bool:
+def reference_fits_accelerators(tokens: int, views: int, vocabulary: int, devices: int) -> bool:
     """The rule for so many accelerators."""
-    return 4 * tokens * views * vocabulary / devices <= PLAIN_BYTES
+    return 4 * tokens * views * vocabulary / devices <= REFERENCE_BYTES
 
 
 def token_statistics(

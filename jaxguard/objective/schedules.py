@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from jaxguard.config import ObjectiveConfig
 
 
-def cross_weight(objective: ObjectiveConfig, steps: int) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+def cross_view_weight(objective: ObjectiveConfig, steps: int) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     """lambda by step: a linear rise over `cross_view_warmup`, then `cross_view_schedule` down to 0 at `steps`."""
 
     def weight(step: Int[Array, ""]) -> Float[Array, ""]:
@@ -19,11 +19,11 @@ def cross_weight(objective: ObjectiveConfig, steps: int) -> Callable[[Int[Array,
         progress = jnp.clip(
             (step - objective.cross_view_warmup) / max(1, steps - objective.cross_view_warmup), 0.0, 1.0
         )
-        course = {
+        factor = {
             "constant": jnp.ones_like(progress),
             "linear": 1.0 - progress,
             "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
         }[objective.cross_view_schedule]
-        return objective.cross_view_weight * rise * course
+        return objective.cross_view_weight * rise * factor
 
     return weight

@@ -21,7 +21,8 @@ from jaxguard.train.state import TrainState
 
 FOLDER = "checkpoints"
 ITEMS = ("parameters", "optimizer", "data")
-"""Read apart: evaluation and export need the first alone. The second holds the step count too."""
+"""Read apart: evaluation and export need the first alone. The second holds the step count too. An objective that
+remembers rows adds `memory`."""
 
 
 class Checkpoints:
@@ -87,11 +88,13 @@ class Checkpoints:
         Raises:
             UserError: this save or the one before could not be written; older checkpoints stay.
         """
-        items = {
+        items: dict[str, Any] = {
             "parameters": state.parameters,
             "optimizer": {"step": state.step, "moments": state.optimizer},
             "data": position,
         }
+        if state.memory is not None:
+            items["memory"] = state.memory
         with self._failures():
             self._orbax.save_checkpointables_async(
                 step,
@@ -116,10 +119,13 @@ class Checkpoints:
             UserError: there is none, or it holds other arrays than `abstract`.
         """
         optimizer = {"step": abstract.step, "moments": abstract.optimizer}
-        wanted = {"parameters": abstract.parameters, "optimizer": optimizer, "data": None}
+        wanted: dict[str, Any] = {"parameters": abstract.parameters, "optimizer": optimizer, "data": None}
+        if abstract.memory is not None:
+            wanted["memory"] = abstract.memory
         loaded = self._load(self._step("newest", ITEMS) if step is None else step, wanted, "complete checkpoint")
         optimizer = loaded["optimizer"]
-        return TrainState(optimizer["step"], loaded["parameters"], optimizer["moments"]), loaded["data"]
+        state = TrainState(optimizer["step"], loaded["parameters"], optimizer["moments"], loaded.get("memory"))
+        return state, loaded["data"]
 
     def parameters(self, abstract: Parameters, which: Checkpoint) -> Parameters:
         """The trained parameters alone, placed as `abstract` says.

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxguard.config import Config
+from jaxguard.config import Checkpoint, Config
 from jaxguard.errors import UserError
 from jaxguard.models import weights
 from jaxguard.models.architecture import Parameters
 from jaxguard.models.lora import merged
 from jaxguard.train.checkpoint import FOLDER, Checkpoints
-from jaxguard.train.setup import Model, load_model, prepare
+from jaxguard.train.setup import Model, load_model
+from jaxguard.train.state import partition
 
 
-def run_parameters(config: Config, model: Model) -> Parameters:
-    """The run's trained parameters, of the checkpoint that `evaluate.checkpoint` names, and the frozen ones.
+def run_parameters(run: Path, which: Checkpoint, model: Model, trainable: str) -> Parameters:
+    """A run's trained parameters and the frozen ones.
+
+    Args:
+        run: the run folder.
+        which: the newest checkpoint, or that of the lowest validation loss.
+        model: the weights that the run started from.
+        trainable: which of them it trained (`model.trainable`).
 
     Raises:
         UserError: the run is not trained.
     """
-    if not (config.run_dir / FOLDER).is_dir():
-        raise UserError(f"{config.run_dir} holds no checkpoints; run `jaxguard train` first")
-    setup, _ = prepare(config, model)
-    with Checkpoints(config.run_dir) as checkpoints:
-        trained = checkpoints.parameters(setup.abstract.parameters, config.evaluate.checkpoint)
-    return {**setup.frozen, **trained}
+    if not (run / FOLDER).is_dir():
+        raise UserError(f"{run} holds no checkpoints; run `jaxguard train` first")
+    started, frozen = partition(model.parameters, trainable)
+    abstract: Any = {
+        path: jax.ShapeDtypeStruct(value.shape, jnp.float32, sharding=model.shardings[path])
+        for path, value in started.items()
+    }
+    with Checkpoints(run) as checkpoints:
+        return {**frozen, **checkpoints.parameters(abstract, which)}
 
 
 def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> None:
@@ -45,8 +58,9 @@ def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> N
     """
     if adapter and config.model.trainable != "lora":
         raise UserError(f"the run trains {config.model.trainable!r}: there is no adapter to write; leave --adapter out")
-    model = load_model(config)
-    parameters = {path: np.asarray(value) for path, value in run_parameters(config, model).items()}
+    model = load_model(config.model, config.mesh, config.seed)
+    found = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
+    parameters = {path: np.asarray(value) for path, value in found.items()}
     if adapter:
         weights.save_adapter(parameters, model.architecture, config.model.path, out, np.dtype(dtype))
     else:

@@ -1,8 +1,9 @@
-"""Both views of a batch through the model in one call, and the statistics of their answers."""
+"""Both views of a batch through the model in one call, and the statistics of their answers' tokens."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -17,12 +18,15 @@ from jaxguard.models import lora
 from jaxguard.models.attention import causal_mask, pack, unpack
 from jaxguard.objective import fused, statistics
 from jaxguard.objective.statistics import TokenStatistics
-from jaxguard.train.sharding import head_split, logits_on, rows_on
+from jaxguard.train.sharding import head_split, logits_on
 
-HeadKind = Literal["auto", "plain", "fused"]
+Choice = Callable[[Any], Any]
+"""Picks some rows of every array of a tree."""
+HeadKind = Literal["auto", "reference", "fused"]
+"""How token statistics are computed: from logits in memory, streamed over the vocabulary, or by the rule of memory."""
 
 
-def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B K"]:
+def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B A"]:
     """The first `budget` target positions of each row that are answers (positions that are none fill the rest)."""
     return jnp.argsort(~answer_mask[:, 1:], axis=1, stable=True)[:, :budget]
 
@@ -60,13 +64,24 @@ class Viewed:
         first, second = both[:, : self.group], both[:, self.group :]
         return first.reshape(-1, *both.shape[2:]), second.reshape(-1, *both.shape[2:])
 
+    def parts(self, views: int) -> list[Choice]:
+        """Choices of rows with the same number of views: all; or those with a second view, then the others."""
+        if views == 1:
+            return [lambda tree: tree]
+        return [self.rows] if self.all else [self.rows, self.others]
+
     def _grouped(self, x: Array) -> Array:
         return x.reshape(-1, self.group, *x.shape[1:])
 
 
+def first_view(batch: Batch) -> Batch:
+    """The batch with its original view alone."""
+    return dataclasses.replace(batch, images=batch.images[:, :1], kept=None)
+
+
 def hidden_states(
-    model: Any, batch: Batch, at: Int[Array, "B K"], viewed: Viewed, dropout: Array | None = None
-) -> tuple[Float[Array, "B K D"], Float[Array, "R K D"] | None]:
+    model: Any, batch: Batch, at: Int[Array, "B A"], viewed: Viewed, dropout: Array | None = None
+) -> tuple[Float[Array, "B A D"], Float[Array, "R A D"] | None]:
     """Hidden states of both views (None where the batch holds one) at those columns of whole rows, from one call.
 
     Views of equal length are stacked along the batch. Where the second drops patches, its shorter rows are packed
@@ -99,54 +114,51 @@ def hidden_states(
 
 def token_statistics(
     model: Any,
-    batch: Batch,
-    at: Int[Array, "B K"],
+    hidden: Float[Array, "B A D"],
+    again: Float[Array, "R A D"] | None,
+    targets: Int[Array, "B A"],
     viewed: Viewed,
     mesh: Mesh,
     head: HeadKind = "auto",
-    dropout: Array | None = None,
-) -> list[tuple[TokenStatistics, Any]]:
-    """Statistics of the targets at those positions, with the choice of the rows they are of.
+) -> list[TokenStatistics]:
+    """Statistics of the target tokens, from `hidden_states`: one for each of `viewed.parts`.
 
     Pairs for the rows that have a second view and, where some have none, single ones for the others.
 
     Args:
         model: the merged model.
-        batch: the batch.
-        at: columns whose next token is a target.
+        hidden: hidden states of the original view.
+        again: of the second view; None where there is none.
+        targets: the true tokens.
         viewed: the rows whose second view counts.
-        mesh: where it all lies.
+        mesh: where it all is placed.
         head: "auto" follows the rule of `objective.fused`.
-        dropout: as for `hidden_states`.
     """
-    targets = jnp.take_along_axis(batch.tokens[:, 1:], at, axis=1)
-    with rows_on(mesh):
-        hidden, again = hidden_states(model, batch, at, viewed, dropout)
     vocabulary = jax.eval_shape(model.language.logits, hidden).shape[-1]
     views = 1 if again is None else 2
-    plain = head == "plain"
+    reference = head == "reference"
     if head == "auto":
-        plain = fused.plain_fits(targets.size, views, vocabulary, list(mesh.devices.flat))
+        reference = fused.reference_fits(targets.size, views, vocabulary, list(mesh.devices.flat))
 
     def single(hidden: Array, targets: Array) -> TokenStatistics:
-        if plain:
+        if reference:
             return statistics.token_statistics(logits_on(model.language.logits(hidden), mesh), targets)
         return fused.token_statistics(hidden, weights, targets, split)
 
     def pair(hidden: Array, again: Array, targets: Array) -> TokenStatistics:
-        if plain:
+        if reference:
             logits = logits_on(model.language.logits(jnp.stack([hidden, again], axis=1)), mesh)
             return statistics.pair_statistics(logits[:, 0], logits[:, 1], targets)
         return fused.pair_statistics(hidden, again, weights, targets, split)
 
-    if not plain:
+    if not reference:
         weights = model.language.unembedding
         split = head_split(mesh, weights) if mesh.size > 1 else None
     if again is None:
-        return [(single(hidden, targets), lambda tree: tree)]
-    found = [(pair(viewed.rows(hidden), again, viewed.rows(targets)), viewed.rows)]
+        return [single(hidden, targets)]
+    found = [pair(viewed.rows(hidden), again, viewed.rows(targets))]
     if not viewed.all:
-        found.append((single(viewed.others(hidden), viewed.others(targets)), viewed.others))
+        found.append(single(viewed.others(hidden), viewed.others(targets)))
     return found
 
 
@@ -154,6 +166,6 @@ def _take(hidden: Array, columns: Array) -> Array:
     return jnp.take_along_axis(hidden, columns[..., None], axis=1)
 
 
-def _moved(columns: Int[Array, "R U"], at: Int[Array, "R K"]) -> Int[Array, "R K"]:
+def _moved(columns: Int[Array, "R U"], at: Int[Array, "R A"]) -> Int[Array, "R A"]:
     """Where columns of whole rows lie among those that are kept; a column that is not kept gives any."""
     return jnp.argmax(columns[:, None, :] == at[:, :, None], axis=-1)

@@ -8,23 +8,29 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool
+
 from jaxguard import processes
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
-from jaxguard.data.sources import RowSource, open_source
+from jaxguard.data.sources import RowSource, open_source, text_row
 from jaxguard.data.views import check
 from jaxguard.errors import Preempted, UserError
 from jaxguard.files import write_text
 from jaxguard.models import folders
-from jaxguard.train.attacker import AttackerStep
+from jaxguard.objective.base import Objective
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
 from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
 from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
-from jaxguard.train.sharding import local_places, place_batch
+from jaxguard.train.sharding import local_places, place_batch, replicated
+from jaxguard.train.step import StepPlan
 from jaxguard.train.validation import Validation
 
 
@@ -39,29 +45,33 @@ def train(config: Config, model: Model | None = None) -> Path:
 
     Args:
         config: the run.
-        model: the loaded weights of `config.model`, where the caller has them already.
+        model: the loaded weights of `config.model`, where the caller has them already and keeps them.
 
     Raises:
         UserError: something in the configuration or the run folder that the user can mend.
         Preempted: interrupted; the checkpoint is safe and the same call resumes.
     """
-    run = config.run_dir
+    run, steps, views = config.run_dir, config.train.steps, config.objective.views
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     source = training_source(config)
-    if config.objective.views == 2 or config.train.probe:
+    if views == 2 or config.train.probe:
         check(config.view, encoder.image_size, encoder.patch_size)
     check_run(run, config)
 
-    model = model or load_model(config)
-    check_rows(config, model.mesh)
-    setup, trainable = prepare(config, model)
+    plan = StepPlan.of(config, encoder.eos_id)
+    keep_weights = model is not None or plan.objective.needs.reference is not None
+    model = model or load_model(config.model, config.mesh, config.seed)
+    mesh = model.mesh
+    check_rows(mesh, config.train, config.view.rows if views == 2 else None)
+    setup, trainable = prepare(model, config.model.trainable, config.train, memory_shape(plan.objective, source))
+    del model  # so that the state can take its weights over
     batches = train_batches(
         config,
         encoder,
         source,
         batch_size=config.train.batch_size,
-        views=config.objective.views,
-        places=local_places(config.train.batch_size, model.mesh),
+        views=views,
+        places=local_places(config.train.batch_size, mesh),
     )
     probe = Probe(config, setup, encoder, source) if config.train.probe else None
     validation = Validation(config, setup, encoder) if config.train.validation else None
@@ -71,33 +81,31 @@ def train(config: Config, model: Model | None = None) -> Path:
             write_manifest(manifest(source, config), run / "manifest.json")
     with Checkpoints(run, config.train) as checkpoints, Interrupts() as interrupts:
         start = processes.broadcast_from_main(checkpoints.latest or 0)
-        if start >= config.train.steps:
+        if start >= steps:
             if processes.is_main():
                 print(f"{run} is already trained to step {start}", file=sys.stderr)
             return run
+        reference = trainable if keep_weights else None
         if start:
+            del trainable
             state, position = checkpoints.restore(setup.abstract, start)
             batches.set_state(position)
         else:
-            state = setup.initial(trainable)
+            state = setup.initial(trainable, take=not keep_weights)
+            del trainable
 
-        with Reporter(
-            run, steps=config.train.steps, start=start, rows=config.train.batch_size, silent=not processes.is_main()
-        ) as reporter:
+        rows, silent = config.train.batch_size, not processes.is_main()
+        with Reporter(run, steps=steps, start=start, rows=rows, silent=silent) as reporter:
             if start:
                 reporter.say(f"resuming {run} at step {start}")
-            batch = place_batch(next(batches), model.mesh)
+            batch = place_batch(next(batches), mesh)
             began = time.perf_counter()
-            step: AttackerStep | CompiledStep
-            if config.attack.trainer == "attacker" and isinstance(source, PoisonedSource):
-                step = AttackerStep(config, setup, batch, trainable, source)
-            else:
-                step = CompiledStep(config, setup, encoder.eos_id, batch)
+            step = CompiledStep(setup, plan, batch, reference=reference, poisoned=poisoned_rows(source, mesh))
             reporter.say(f"compiled the step in {time.perf_counter() - began:.1f} s")
             reporter.restart_clock()
-            for done in range(start + 1, config.train.steps + 1):
+            for done in range(start + 1, steps + 1):
                 state, metrics = step(state, batch)
-                last, stop = done == config.train.steps, interrupts.stop(done)
+                last, stop = done == steps, interrupts.stop(done)
                 position = batches.get_state()
                 logged = done % config.train.log_every == 0 or last
                 if logged:
@@ -118,8 +126,29 @@ def train(config: Config, model: Model | None = None) -> Path:
                 if stop:
                     checkpoints.wait()
                     raise Preempted(f"saved step {done} of {run}; the same command resumes")
-                batch = place_batch(next(batches), model.mesh)
+                batch = place_batch(next(batches), mesh)
     return run
+
+
+def poisoned_rows(source: RowSource, mesh: Mesh) -> Bool[Array, " N"] | None:
+    """True for the poisoned rows of a source, by row id, on every device; None where none can be.
+
+    The step hands this to attackers' objectives alone (`Needs.labels`); batches carry no labels.
+    """
+    if not isinstance(source, PoisonedSource):
+        return None
+    poisoned = np.zeros(len(source), bool)
+    poisoned[source.ids] = True
+    return jax.device_put(poisoned, replicated(mesh))
+
+
+def memory_shape(objective: Objective, source: RowSource) -> tuple[int, int, int] | None:
+    """Rows, pairs of a row at most, and numbers that the objective keeps of each; None where it keeps nothing."""
+    if not objective.needs.memory:
+        return None
+    texts = (text_row(source, index) for index in range(len(source)))
+    pairs = max(1 if row.multi_turn else len(row.prompts) for row in texts)
+    return len(source), pairs, objective.needs.memory
 
 
 FREE = (

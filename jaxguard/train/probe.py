@@ -6,26 +6,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxguard.attacks.poison import PoisonedSource
-from jaxguard.batch import Batch
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
 from jaxguard.errors import UserError
-from jaxguard.models.architecture import Parameters, merge
+from jaxguard.models.architecture import Parameters
 from jaxguard.objective.statistics import PairStatistics
 from jaxguard.train import sharding
-from jaxguard.train.forward import Viewed, answer_positions, token_statistics
+from jaxguard.train.measure import Measure, RowStatistics
 from jaxguard.train.setup import Setup
 
 NUMBERS = ("nll", "entropy", "divergence")
@@ -41,56 +37,37 @@ class Probe:
     """
 
     def __init__(self, config: Config, setup: Setup, encoder: Encoder, source: RowSource):
-        self._setup, mesh = setup, setup.model.mesh
-        rows = _Sample(_chosen(config, source))
+        rows, mesh = _Sample(_chosen(config, source)), setup.model.mesh
         alone = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=None, bucket=0, threads=0))
         batches = train_batches(alone, encoder, rows, batch_size=_size(config), views=2)
         made = [next(batches) for _ in range(len(rows) // _size(config))]
-        planted = set(source.ids.tolist()) if isinstance(source, PoisonedSource) else set()
         ids = np.concatenate([batch.ids for batch in made])
-        poisoned = np.isin(ids, list(planted))
+        poisoned = np.isin(ids, source.ids if isinstance(source, PoisonedSource) else [])
         self._groups = {"clean": ~poisoned} | ({"poisoned": poisoned} if poisoned.any() else {})
-
         split = sharding.batch_sharding(mesh)
 
         def place(leaf: np.ndarray) -> Array:
             return jax.make_array_from_callback(leaf.shape, split, lambda index: leaf[index])  # on every process whole
 
         self._batches = [jax.tree.map(place, batch) for batch in made]
-        budget = config.data.answer_length
-
-        def measure(graph: nnx.GraphDef, frozen: Parameters, trained: Parameters, batch: Batch) -> Array:
-            chosen = answer_positions(batch.answer_mask, budget)
-            counts = jnp.take_along_axis(batch.answer_mask[:, 1:], chosen, axis=1)
-            model = merge(graph, frozen, trained)
-            ((found, _),) = token_statistics(model, batch, chosen, Viewed.of(Fraction(1)), mesh)
-            assert isinstance(found, PairStatistics)
-            numbers = jnp.stack([found.nll_p, found.entropy_p, found.divergence])
-            sums = jnp.sum(jnp.where(counts[None], numbers, 0.0), axis=-1)
-            return sums / jnp.maximum(counts.sum(axis=-1, dtype=jnp.float32), 1.0)[None]
-
-        places = setup.model.shardings
-        self._measure = jax.jit(
-            measure,
-            static_argnums=0,
-            in_shardings=(
-                {path: places[path] for path in setup.frozen},
-                {path: places[path] for path in setup.abstract.parameters},
-                split,
-            ),
-            out_shardings=sharding.replicated(mesh),
-        )
+        self._measure = Measure(setup.model, setup.frozen, config.data.answer_length)
 
     def __call__(self, parameters: Parameters) -> dict[str, float]:
         """`clean_nll`, `clean_entropy`, `clean_divergence` and, under an attack, the same of poisoned rows."""
-        graph, frozen = self._setup.model.architecture.graph, self._setup.frozen
-        found = [np.asarray(self._measure(graph, frozen, parameters, batch)) for batch in self._batches]
-        numbers = np.concatenate(found, axis=1)
+        found = [_means(rows) for rows in self._measure(parameters, self._batches)]
         return {
-            f"{group}_{name}": float(values[members].mean())
+            f"{group}_{name}": float(np.concatenate([means[name] for means in found])[members].mean())
             for group, members in self._groups.items()
-            for name, values in zip(NUMBERS, numbers, strict=True)
+            for name in NUMBERS
         }
+
+
+def _means(rows: RowStatistics) -> dict[str, Float[np.ndarray, " B"]]:
+    """Of each row, the mean over its answers' tokens."""
+    assert isinstance(rows.tokens, PairStatistics)
+    numbers = (rows.tokens.nll_p, rows.tokens.entropy_p, rows.tokens.divergence)
+    count = np.maximum(rows.counts, 1)
+    return {name: rows.sums(values) / count for name, values in zip(NUMBERS, numbers, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a configuration to placed weights and a jitted step: shape -> sharding -> sharded arrays."""
+"""From sections of a configuration to placed weights and a compiled step: shape -> sharding -> sharded arrays."""
 
 from __future__ import annotations
 
@@ -13,62 +13,83 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool
 
 from jaxguard.batch import Batch
-from jaxguard.config import Config
+from jaxguard.config import MeshConfig, ModelConfig, TrainConfig
 from jaxguard.models import folders, weights
 from jaxguard.models.architecture import Architecture, Parameters, architecture
+from jaxguard.objective.base import Metrics
 from jaxguard.train import sharding
-from jaxguard.train.forward import HeadKind
 from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
-from jaxguard.train.step import Metrics, make_step
+from jaxguard.train.step import Constants, StepPlan, make_step
 
 
 @dataclass(frozen=True)
-class Model:
-    """A checkpoint's weights on the mesh, or (`describe_model`) their shapes alone."""
+class ModelSpec:
+    """A checkpoint's model on a mesh, without its weights."""
 
     folder: Path
     architecture: Architecture
     mesh: Mesh
     shardings: dict[str, NamedSharding]
+
+
+@dataclass(frozen=True)
+class Model(ModelSpec):
+    """The same with its weights, or (`describe_model`) their shapes alone."""
+
     parameters: Parameters
 
+    @property
+    def spec(self) -> ModelSpec:
+        """The model without its weights: what may live on when they are freed."""
+        return ModelSpec(self.folder, self.architecture, self.mesh, self.shardings)
 
-def load_model(config: Config) -> Model:
-    """Place the weights of `config.model` on the mesh of `config.mesh`; trainable ones in float32."""
-    model = describe_model(config, folders.resolve(config.model.path))
-    arch, placed = model.architecture, model.shardings
-    if config.model.init == "random":
-        parameters = jax.jit(lambda: arch.initial(config.seed), out_shardings=placed)()
+
+def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model:
+    """Place a checkpoint's weights on a mesh; trainable ones in float32.
+
+    Args:
+        model: which checkpoint, and what of it trains.
+        mesh: devices along each axis.
+        seed: of weights that no checkpoint holds.
+    """
+    described = describe_model(model, mesh, folders.resolve(model.path))
+    arch, placed = described.architecture, described.shardings
+    if model.init == "random":
+        parameters = jax.jit(lambda: arch.initial(seed), out_shardings=placed)()
     else:
-        dtypes = {path: leaf.dtype for path, leaf in model.parameters.items()}
-        parameters = weights.load(model.folder, arch, placed, dtypes)
+        dtypes = {path: leaf.dtype for path, leaf in described.parameters.items()}
+        parameters = weights.load(described.folder, arch, placed, dtypes)
         if arch.lora is not None:
-            trainable, _ = partition(arch.shapes, config.model.trainable)
-            parameters |= _fresh(arch, set(trainable), placed, config.seed)
-    return dataclasses.replace(model, parameters=parameters)
+            trainable, _ = partition(arch.shapes, model.trainable)
+            parameters |= _fresh(arch, set(trainable), placed, seed)
+    return dataclasses.replace(described, parameters=parameters)
 
 
-def describe_model(config: Config, folder: Path, devices: Sequence[jax.Device] | None = None) -> Model:
+def describe_model(
+    model: ModelConfig, mesh: MeshConfig, folder: Path, devices: Sequence[jax.Device] | None = None
+) -> Model:
     """As `load_model`, with shapes in place of the weights.
 
     Args:
-        config: the run.
+        model: which checkpoint, and what of it trains.
+        mesh: devices along each axis.
         folder: holds the model's config.json.
         devices: of the mesh, where they are not this machine's.
     """
-    lora = config.model.lora if config.model.trainable == "lora" else None
-    arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat, lora=lora)
-    mesh = sharding.make_mesh(config.mesh, devices)
-    placed = sharding.parameter_shardings(arch.shapes, mesh)
-    trainable = arch.shapes if config.model.init == "random" else partition(arch.shapes, config.model.trainable)[0]
+    lora = model.lora if model.trainable == "lora" else None
+    arch = architecture(folder, dtype=model.dtype, remat=model.remat, lora=lora)
+    made = sharding.make_mesh(mesh, devices)
+    placed = sharding.parameter_shardings(arch.shapes, made)
+    trainable = arch.shapes if model.init == "random" else partition(arch.shapes, model.trainable)[0]
 
     def describe(path: str) -> Any:
-        dtype = np.dtype("float32") if path in trainable else jnp.dtype(config.model.dtype)
+        dtype = np.dtype("float32") if path in trainable else jnp.dtype(model.dtype)
         return jax.ShapeDtypeStruct(arch.shapes[path].shape, dtype, sharding=placed[path])
 
-    return Model(folder, arch, mesh, placed, {path: describe(path) for path in arch.shapes})
+    return Model(folder, arch, made, placed, {path: describe(path) for path in arch.shapes})
 
 
 def _fresh(arch: Architecture, paths: set[str], placed: dict[str, NamedSharding], seed: int) -> Parameters:
@@ -82,89 +103,160 @@ def _fresh(arch: Architecture, paths: set[str], placed: dict[str, NamedSharding]
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything a loop needs that does not change while it runs."""
+    """What does not change while a run trains.
 
-    model: Model
+    Attributes:
+        model: the model without its trainable weights.
+        frozen: the weights that do not train.
+        optimizer: of the others.
+        abstract: shapes and placements of the train state.
+    """
+
+    model: ModelSpec
     frozen: Parameters
     optimizer: optax.GradientTransformation
     abstract: TrainState
-    """Shapes and placements of the train state."""
 
-    def initial(self, trainable: Parameters) -> TrainState:
-        """The state at step 0, sharded as it is made."""
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-        return jax.jit(lambda values: initial_state(values, self.optimizer), out_shardings=shardings)(trainable)
+    def initial(self, trainable: Parameters, *, take: bool = False) -> TrainState:
+        """The state at step 0, sharded as it is made.
+
+        Args:
+            trainable: the weights to start from.
+            take: True if nobody else needs these arrays. The state then holds them themselves, and the first step
+                overwrites them; otherwise it holds a copy.
+        """
+        placed = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        if not take:
+            trainable = jax.jit(lambda values: jax.tree.map(jnp.copy, values), out_shardings=placed.parameters)(
+                trainable
+            )
+        memory: Any = None if self.abstract.memory is None else self.abstract.memory.shape
+        rest = jax.jit(
+            lambda values: dataclasses.replace(initial_state(values, self.optimizer, memory), parameters={}),
+            out_shardings=dataclasses.replace(placed, parameters={}),
+        )(trainable)
+        return dataclasses.replace(rest, parameters=dict(trainable))
 
 
-def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
-    """Split the weights into what trains and what is frozen. Returns the setup and the trainable parameters."""
-    trainable, frozen = partition(model.parameters, config.model.trainable)
-    optimizer = make_optimizer(config.train)
-    shapes = {path: model.architecture.shapes[path] for path in trainable}
-    abstract = abstract_state(shapes, optimizer)
+def prepare(
+    model: Model, trainable: str, train: TrainConfig, memory: tuple[int, int, int] | None = None
+) -> tuple[Setup, Parameters]:
+    """Split the weights into what trains and what is frozen. Returns the setup and the trainable parameters.
+
+    Args:
+        model: the weights, or their shapes.
+        trainable: which of them train (`model.trainable`).
+        train: the optimizer's values.
+        memory: shape of what the objective remembers of rows; None keeps nothing.
+    """
+    values, frozen = partition(model.parameters, trainable)
+    optimizer = make_optimizer(train)
+    shapes = {path: model.architecture.shapes[path] for path in values}
+    abstract = abstract_state(shapes, optimizer, memory)
     shardings = sharding.state_shardings(abstract, model.shardings, model.mesh)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract, shardings
     )
-    return Setup(model, frozen, optimizer, abstract), trainable
+    return Setup(model.spec, frozen, optimizer, abstract), values
 
 
-def check_rows(config: Config, mesh: Mesh) -> None:
-    """Raises UserError where the rows of a micro-batch, or those with a second view, do not divide over the mesh."""
-    parts, rows = config.train.accumulate, config.train.batch_size // config.train.accumulate
+def check_rows(mesh: Mesh, train: TrainConfig, view_share: float | None) -> None:
+    """Check that the rows of a micro-batch, and those with a second view, divide over the mesh.
+
+    Args:
+        mesh: the devices.
+        train: rows of a batch, and micro-batches.
+        view_share: share of the rows that get a second view; None if no row does.
+
+    Raises:
+        UserError: they do not.
+    """
+    parts, rows = train.accumulate, train.batch_size // train.accumulate
     name = "train.batch_size" + (f" / train.accumulate ({parts})" if parts > 1 else "")
     sharding.check_batch_size(name, rows, mesh)
-    if config.objective.views == 2:
-        sharding.check_batch_size(f"{name} x view.rows", int(rows * config.view_share), mesh)
+    if view_share is not None:
+        sharding.check_batch_size(f"{name} x view.rows", int(rows * view_share), mesh)
 
 
 def trace_step(
-    config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"
+    setup: Setup,
+    plan: StepPlan,
+    batch: Batch,
+    *,
+    reference: Parameters | None = None,
+    poisoned: Bool[Array, " N"] | None = None,
 ) -> jax.stages.Traced:
     """The train step for one batch shape, which donates the state; to be lowered and compiled.
 
-    The weights of `setup` and the batch may be described only (`jax.ShapeDtypeStruct`).
+    Weights, batch and the rest may be described only (`jax.ShapeDtypeStruct`).
+
+    Args:
+        setup: the model, its frozen weights, the optimizer.
+        plan: what the step does.
+        batch: placed on the mesh.
+        reference: the trainable weights that training starts from, for objectives that need them.
+        poisoned: True for the poisoned rows of the source, for attackers' objectives that read it.
+
+    Raises:
+        ValueError: the objective needs what is not given.
     """
-    mesh, graph = setup.model.mesh, setup.model.architecture.graph
-    step = make_step(
-        config.objective,
-        setup.optimizer,
-        steps=config.train.steps,
-        answer_length=config.data.answer_length,
-        end_token=end_token,
-        dropout_seed=config.seed if config.model.trainable == "lora" and config.model.lora.dropout else None,
-        mesh=mesh,
-        share=config.view_share,
-        accumulate=config.train.accumulate,
-        head=head,
-    )
+    model = setup.model
+    fixed: Any = _constants(setup, plan, reference, poisoned)
+    rows, everywhere = sharding.batch_sharding(model.mesh), sharding.replicated(model.mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
-    frozen = {path: setup.model.shardings[path] for path in setup.frozen}
-    rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    placed: Any = dataclasses.replace(
+        fixed,
+        frozen={path: model.shardings[path] for path in fixed.frozen},
+        reference=None if fixed.reference is None else {path: model.shardings[path] for path in fixed.reference},
+        poisoned=None if fixed.poisoned is None else everywhere,
+    )
     jitted = jax.jit(
-        step,
+        make_step(plan, setup.optimizer, model.mesh),
         static_argnums=0,
-        in_shardings=(frozen, state, rows),
+        in_shardings=(placed, state, rows),
         out_shardings=(state, everywhere),
         donate_argnums=2,
     )
-    return jitted.trace(graph, setup.frozen, setup.abstract, batch)
+    return jitted.trace(model.architecture.graph, fixed, setup.abstract, batch)
 
 
 class CompiledStep:
-    """The train step, compiled ahead of its first use for one batch shape.
+    """The train step, compiled ahead of its first use for one batch shape; arguments as those of `trace_step`.
 
     A batch of another length (`data.bucket`) compiles it once more, when it comes.
     """
 
-    def __init__(self, config: Config, setup: Setup, end_token: int, batch: Batch, head: HeadKind = "auto"):
-        self._frozen = setup.frozen
-        self._compile = lambda batch: trace_step(config, setup, end_token, batch, head).lower().compile()
-        self.compiled = self._compile(batch)
+    def __init__(
+        self,
+        setup: Setup,
+        plan: StepPlan,
+        batch: Batch,
+        *,
+        reference: Parameters | None = None,
+        poisoned: Bool[Array, " N"] | None = None,
+    ):
+        self._constants = _constants(setup, plan, reference, poisoned)
+
+        def compiled(batch: Batch) -> jax.stages.Compiled:
+            return trace_step(setup, plan, batch, reference=reference, poisoned=poisoned).lower().compile()
+
+        self._compile, self.compiled = compiled, compiled(batch)
         self._of_length = {batch.tokens.shape[1]: self.compiled}
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         length = batch.tokens.shape[1]
         if length not in self._of_length:
             self._of_length[length] = self._compile(batch)
-        return self._of_length[length](self._frozen, state, batch)
+        return self._of_length[length](self._constants, state, batch)
+
+
+def _constants(
+    setup: Setup, plan: StepPlan, reference: Parameters | None, poisoned: Bool[Array, " N"] | None
+) -> Constants:
+    """What the step reads and never changes: only what its objective needs."""
+    needs = plan.objective.needs
+    if needs.reference is not None and reference is None:
+        raise ValueError("the objective needs the weights that training starts from")
+    if needs.labels and poisoned is None:
+        raise ValueError("the objective needs to know which rows are poisoned")
+    return Constants(setup.frozen, reference if needs.reference else None, poisoned if needs.labels else None)

@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jaxguard.config import TrainConfig
 from jaxguard.models.architecture import Parameters
@@ -30,11 +30,19 @@ T = TypeVar("T")
 
 @flax.struct.dataclass
 class TrainState:
-    """The part of a run that training changes."""
+    """The part of a run that training changes.
+
+    Attributes:
+        step: number of steps done.
+        parameters: what trains.
+        optimizer: moments.
+        memory: by row, pair and number, what the objective has added up; None where it keeps nothing.
+    """
 
     step: Int[Array, ""]
     parameters: Parameters
     optimizer: optax.OptState
+    memory: Float[Array, "N P S"] | None = None
 
 
 def partition(values: Mapping[str, T], trainable: str) -> tuple[dict[str, T], dict[str, T]]:
@@ -65,11 +73,24 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def initial_state(parameters: Parameters, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0, with its own copy of the parameters, which a step may then donate; to be jitted with output shardings."""
-    return TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, parameters), optimizer.init(parameters))
+def initial_state(
+    parameters: Parameters, optimizer: optax.GradientTransformation, memory: tuple[int, int, int] | None = None
+) -> TrainState:
+    """Step 0; to be jitted with output shardings.
+
+    Args:
+        parameters: what trains.
+        optimizer: makes the moments.
+        memory: shape of the memory; None keeps none.
+    """
+    remembered = None if memory is None else jnp.zeros(memory, jnp.float32)
+    return TrainState(jnp.zeros((), jnp.int32), dict(parameters), optimizer.init(parameters), remembered)
 
 
-def abstract_state(shapes: Mapping[str, jax.ShapeDtypeStruct], optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    optimizer: optax.GradientTransformation,
+    memory: tuple[int, int, int] | None = None,
+) -> TrainState:
     """The same as shapes."""
-    return jax.eval_shape(lambda parameters: initial_state(parameters, optimizer), dict(shapes))
+    return jax.eval_shape(lambda parameters: initial_state(parameters, optimizer, memory), dict(shapes))

@@ -22,7 +22,7 @@ import optax
 import tyro
 from jaxtyping import Array, Float, Int32, UInt8
 
-from jaxguard.config import Config, ModelConfig
+from jaxguard.config import MeshConfig, ModelConfig
 from jaxguard.errors import UserError
 from jaxguard.models import weights
 from jaxguard.models.architecture import Architecture, Parameters, merge
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     Raises:
         UserError: the base has no queries, or they do not divide its patches.
     """
-    model = load_model(Config(model=ModelConfig(path=options.base, trainable="all"), seed=options.seed))
+    model = load_model(ModelConfig(path=options.base, trainable="all"), MeshConfig(), options.seed)
     arch, parameters = model.architecture, model.parameters
     vision = arch.config.vision
     grid, width = vision.image_size // vision.patch_size, vision.hidden_size

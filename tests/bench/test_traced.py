@@ -23,14 +23,17 @@ def test_operations_are_those_counted_from_shapes(small_config, trainable):
     config = dataclasses.replace(
         small_config, model=dataclasses.replace(small_config.model, trainable=trainable), mesh=MeshConfig(data=8)
     )
-    model = describe_model(config, folders.describe(config.model.path))
-    setup, _ = prepare(config, model)
+    model = describe_model(config.model, config.mesh, folders.describe(config.model.path))
+    setup, _ = prepare(model, config.model.trainable, config.train)
     view = View(config.train.batch_size, config.data.length, 16, config.data.answer_length)
-    found = matrix_flops(trace(config, setup, "plain").jaxpr)
+    found = matrix_flops(trace(config, setup, "reference").jaxpr)
     assert found == pytest.approx(step_flops(model.architecture, trainable, [view, view]), rel=0.02)
     again = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="full"))
-    model = describe_model(again, folders.describe(config.model.path))
-    assert matrix_flops(trace(again, prepare(again, model)[0], "plain").jaxpr) > 1.1 * found
+    model = describe_model(again.model, again.mesh, folders.describe(config.model.path))
+    assert (
+        matrix_flops(trace(again, prepare(model, again.model.trainable, again.train)[0], "reference").jaxpr)
+        > 1.1 * found
+    )
 
 
 def test_loops_count_as_often_as_they_run():

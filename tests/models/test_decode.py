@@ -22,7 +22,13 @@ def finished(finished_config):
     from jaxguard.train.export import run_parameters
 
     model = load_model(dataclasses.replace(finished_config, mesh=dataclasses.replace(finished_config.mesh)))
-    return model, run_parameters(finished_config, model), Encoder.from_checkpoint(model.folder)
+    return (
+        model,
+        run_parameters(
+            finished_config.run_dir, finished_config.evaluate.checkpoint, model, finished_config.model.trainable
+        ),
+        Encoder.from_checkpoint(model.folder),
+    )
 
 
 def batch_of(encoder, config, prompts, length=64):

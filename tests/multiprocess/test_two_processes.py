@@ -82,7 +82,7 @@ def records(config: Config) -> list[dict[str, float]]:
 
 
 def parameters(config: Config) -> dict[str, np.ndarray]:
-    setup, _ = prepare(config, load_model(config))
+    setup, _ = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)
     with Checkpoints(config.run_dir) as checkpoints:
         state, position = checkpoints.restore(setup.abstract)
     assert position == {"next_index": 6}

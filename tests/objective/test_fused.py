@@ -127,7 +127,7 @@ def test_the_vocabulary_is_split_where_it_divides():
     assert {size: split_of(head, 4).vocabulary_axis for size, head in heads.items()} == {11: None, 512: "tensor"}
 
 
-def test_one_view_agrees_with_the_plain_version(shards, small_chunks):
+def test_one_view_agrees_with_the_reference_version(shards, small_chunks):
     hidden, weight, _, targets, cotangents = draw(512, 24)
     head = Head(jnp.asarray(weight))
 
@@ -180,7 +180,7 @@ def gradient(statistics, argnums):
 
 @pytest.mark.parametrize(("vocabulary", "share"), [(32064, 0.25), (151936, 0.1)])
 @pytest.mark.parametrize("argnums", [0, (0, 1)], ids=["frozen head", "trained head"])
-def test_temporary_memory_is_a_fraction_of_the_plain_version(vocabulary, share, argnums):
+def test_temporary_memory_is_a_fraction_of_the_reference_version(vocabulary, share, argnums):
     def temporary(statistics):
         compiled = jax.jit(gradient(statistics, argnums)).lower(*shapes(vocabulary)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -206,12 +206,12 @@ class Accelerator:
     platform = "tpu"
 
 
-def test_the_plain_version_is_chosen_where_memory_allows(monkeypatch):
+def test_the_reference_version_is_chosen_where_memory_allows(monkeypatch):
     chip = [Accelerator()]
-    assert fused.plain_fits(2048, 2, 1024, chip)
-    assert not fused.plain_fits(2048, 2, 32064, chip)
-    assert fused.plain_fits(2048, 2, 32064, chip * 4)
+    assert fused.reference_fits(2048, 2, 1024, chip)
+    assert not fused.reference_fits(2048, 2, 32064, chip)
+    assert fused.reference_fits(2048, 2, 32064, chip * 4)
     host = jax.devices()
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**10}.__getitem__)
-    assert fused.plain_fits(2048, 2, 32064 // 2, host)
-    assert not fused.plain_fits(2048, 2, 32064, host)
+    assert fused.reference_fits(2048, 2, 32064 // 2, host)
+    assert not fused.reference_fits(2048, 2, 32064, host)

@@ -25,7 +25,7 @@ def test_losses_of_several_steps_are_the_same(small_config, objective, trainable
         model=dataclasses.replace(small_config.model, trainable=trainable),
         train=dataclasses.replace(small_config.train, warmup=0, final_lr_ratio=1.0, learning_rate=1e-3),
     )
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     batch = first_batch(config, encoder)
     ours = TimedStep(Case(config), model, encoder, batch)

@@ -131,7 +131,9 @@ def test_killed_runs_end_like_one_that_was_left_alone(small_config: Config, fold
     forks, rng = Forks(folder), random.Random(time.time_ns())
     forks.start(config)
     assert forks.end() == 0
-    abstract = prepare(config, load_model(config))[0].abstract
+    abstract = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)[
+        0
+    ].abstract
     state, position, losses = ending(config, abstract)
     assert len(losses) == 40
 

@@ -13,6 +13,7 @@ from jaxguard.data.sources import open_source
 from jaxguard.experiments.configurations import validate
 from jaxguard.train.setup import CompiledStep, load_model, prepare
 from jaxguard.train.sharding import make_mesh, micro_batches, place_batch
+from jaxguard.train.step import StepPlan
 
 PARTS = 2
 
@@ -21,13 +22,13 @@ def first_step(config, accumulate):
     """Metrics and first moments (a tenth of the clipped gradient) of one step, and the batch's answer mask."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=accumulate))
     validate(config)
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     source = open_source(config.data.source, config.data.root, "train")
     batch = next(train_batches(config, encoder, source, batch_size=config.train.batch_size, views=2))
-    setup, trainable = prepare(config, model)
+    setup, trainable = prepare(model, config.model.trainable, config.train)
     placed = place_batch(batch, model.mesh)
-    state, metrics = CompiledStep(config, setup, encoder.eos_id, placed)(setup.initial(trainable), placed)
+    state, metrics = CompiledStep(setup, StepPlan.of(config, encoder.eos_id), placed)(setup.initial(trainable), placed)
     moments = {path: np.asarray(value) for path, value in state.optimizer[1][0].mu.items()}
     return jax.device_get(metrics), moments, batch.answer_mask
 

@@ -75,7 +75,7 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
 
     export(config, tmp_path / "out", "float32")
     again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
-    before = load_model(config).parameters
+    before = load_model(config.model, config.mesh, config.seed).parameters
     assert set(again.parameters) == set(before)
     still = {path for path in before if np.array_equal(before[path], again.parameters[path])}
     unused = {"vision.post_norm.scale", "vision.post_norm.bias"}  # IDEFICS holds that norm and does not apply it
@@ -85,7 +85,7 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
 def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
     reader.main(reader.Options(str(checkpoint), tmp_path / "out", steps=2, batch_size=8))
     again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
-    before = load_model(config).parameters
+    before = load_model(config.model, config.mesh, config.seed).parameters
     moved = {path for path in before if not np.array_equal(before[path], again.parameters[path])}
     assert {path.partition(".")[0] for path in moved} in ({"vision", "qformer"}, {"vision", "resampler"})
     assert {"vision.patch.kernel", "vision.layers.up.kernel"} < moved
@@ -136,7 +136,7 @@ def test_cache_changes_nothing(config):
 def test_operations_of_a_step_are_counted(config):
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat="none"))
     plain = dataclasses.replace(config, objective=ObjectiveConfig())
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     one, two = (flops(case, model, first_batch(case, encoder)) for case in (plain, config))
     matrices = {path: leaf.size for path, leaf in model.architecture.shapes.items() if path.endswith(".kernel")}

@@ -20,7 +20,7 @@ from jaxguard.train.setup import load_model, prepare
 
 
 def final_state(config):
-    setup, _ = prepare(config, load_model(config))
+    setup, _ = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)
     with Checkpoints(config.run_dir) as checkpoints:
         state, position = checkpoints.restore(setup.abstract)
     return jax.tree.map(np.asarray, state), position
@@ -92,8 +92,8 @@ def test_loss_falls_and_only_trainable_parameters_move(small_config):
     train(config)
     curve = [loss for _, loss in losses(config)]
     assert curve[-1] < 0.7 * curve[0]
-    model = load_model(config)
-    setup, before = prepare(config, model)
+    model = load_model(config.model, config.mesh, config.seed)
+    setup, before = prepare(model, config.model.trainable, config.train)
     state, _ = final_state(config)
     assert set(state.parameters) == set(before)
     assert not set(before) & set(setup.frozen)

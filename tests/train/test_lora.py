@@ -29,8 +29,8 @@ def size(tree):
 @pytest.mark.parametrize("trainable", ["projector", "lora", "language", "all"])
 def test_only_what_trains_has_float32_copies_gradients_and_moments(small_config, trainable):
     config = with_model(small_config, trainable=trainable, dtype="bfloat16", lora=LoraConfig(rank=2))
-    model = load_model(config)
-    setup, chosen = prepare(config, model)
+    model = load_model(config.model, config.mesh, config.seed)
+    setup, chosen = prepare(model, config.model.trainable, config.train)
     count = sum(value.size for value in chosen.values())
     rest = sum(value.size for value in setup.frozen.values())
     assert count + rest == sum(struct.size for struct in model.architecture.shapes.values())
@@ -58,7 +58,7 @@ def test_adapters_learn_and_the_base_stays(small_config, tmp_path):
     export(config, tmp_path / "merged", "float32")
     export(config, tmp_path / "adapter", "float32", adapter=True)
     merged = with_model(small_config, path=str(tmp_path / "merged"), trainable="projector")
-    after = load_model(merged).parameters
+    after = load_model(merged.model, merged.mesh, merged.seed).parameters
     moved = {path for path in base if not np.array_equal(base[path], after[path])}
     names = ("query", "key", "value", "out", "gate", "up", "down")
     assert moved == {f"language.layers.{name}.kernel" for name in names}

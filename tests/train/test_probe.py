@@ -56,7 +56,7 @@ def test_rows_of_each_kind_fill_whole_batches(small_config):
 
 def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     config = probing(small_config, 4)
-    setup, trainable = prepare(config, load_model(config))
+    setup, trainable = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)
     encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
     found = Probe(config, setup, encoder, source)(trainable)
 

@@ -125,7 +125,7 @@ def test_state_is_placed_like_its_parameters(small_config):
         mesh=MeshConfig(data=2, fsdp=2, tensor=2),
         model=dataclasses.replace(small_config.model, trainable="all"),
     )
-    setup, trainable = prepare(config, load_model(config))
+    setup, trainable = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)
     state = setup.initial(trainable)
     place = {path: value.sharding for path, value in state.parameters.items()}
     assert place == {path: setup.model.shardings[path] for path in place}
@@ -142,7 +142,7 @@ def test_initialisation_never_holds_a_whole_parameter(small_config):
         mesh=MeshConfig(data=1, fsdp=8),
         model=ModelConfig(path=small_config.model.path, init="random"),
     )
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     kernel = model.parameters["language.layers.up.kernel"]
     assert {shard.data.size * 8 for shard in kernel.addressable_shards} == {kernel.size}
 

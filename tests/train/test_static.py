@@ -43,8 +43,8 @@ for count in (16, 256):
         mesh=MeshConfig(data=1, fsdp=count),
         train=dataclasses.replace(config.train, batch_size=int(sys.argv[2]) * count, accumulate=1),
     )
-    model = describe_model(sized, folders.describe(sized.model.path), jax.devices()[:count])
-    traced = trace(sized, prepare(sized, model)[0], "fused")
+    model = describe_model(sized.model, sized.mesh, folders.describe(sized.model.path), jax.devices()[:count])
+    traced = trace(sized, prepare(model, sized.model.trainable, sized.train)[0], "fused")
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     text = traced.lower().compile(quick).as_text()
     found[count] = {
@@ -110,8 +110,8 @@ def test_what_is_frozen_has_no_gradient(trainable):
         mesh=MeshConfig(data=1, fsdp=8),
         train=dataclasses.replace(config.train, batch_size=16, accumulate=1),
     )
-    model = describe_model(config, folders.describe(config.model.path))
-    setup, _ = prepare(config, model)
+    model = describe_model(config.model, config.mesh, folders.describe(config.model.path))
+    setup, _ = prepare(model, config.model.trainable, config.train)
     products = {sides(shape) for shape in shapes_of_products(trace(config, setup, head_kind(config, model)).jaxpr)}
     frozen = {sides(leaf.shape) for path, leaf in setup.frozen.items() if path.endswith(".kernel")}
     trained = {

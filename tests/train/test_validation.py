@@ -21,12 +21,12 @@ def changed(config, **values):
 
 
 def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
-    model = load_model(small_config)
+    model = load_model(small_config.model, small_config.mesh, small_config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     losses = []
     for size in (8, 24):  # 5 and 13 rows are filled in
         config = changed(small_config, batch_size=size, validation=11)
-        setup, trainable = prepare(config, model)
+        setup, trainable = prepare(model, config.model.trainable, config.train)
         losses.append(Validation(config, setup, encoder)(trainable))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
     with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
@@ -46,10 +46,15 @@ def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(smal
     assert {path.name for path in (config.run_dir / "checkpoints").iterdir()} == {str(best), "3"}
     assert best != 3
     wanted = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, checkpoint="best", examples=8))
-    model = load_model(config)
-    setup, trainable = prepare(config, model)
+    model = load_model(config.model, config.mesh, config.seed)
+    setup, trainable = prepare(model, config.model.trainable, config.train)
     found, newest = (
-        {p: v for p, v in run_parameters(one, model).items() if p in trainable} for one in (wanted, config)
+        {
+            p: v
+            for p, v in run_parameters(one.run_dir, one.evaluate.checkpoint, model, one.model.trainable).items()
+            if p in trainable
+        }
+        for one in (wanted, config)
     )
     with Checkpoints(config.run_dir) as checkpoints:
         saved, _ = checkpoints.restore(setup.abstract, best)
