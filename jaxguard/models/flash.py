@@ -90,7 +90,7 @@ def splash(
     place = placement.current()
     if place is None or place.rows.mesh.size == 1:
         return local(query, key, value)
-    spec = place.split(query.shape[2], key.shape[2])
+    spec = place.split(query.shape[2], key.shape[2]).spec
     return jax.shard_map(local, mesh=place.rows.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(
         query, key, value
     )

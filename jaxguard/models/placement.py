@@ -1,18 +1,22 @@
-"""Where a model's arrays lie on a mesh: said once by whoever traces it, applied wherever layers hand them on.
+"""Where a model's arrays are placed on a mesh: said once by whoever traces it, applied between layers.
 
-Left to itself, XLA may split the hidden states' width over the axis that splits the weights, and then sums every matrix
-product over all chips; held to their rows, it gathers the weights of one layer at a time, which are far fewer bytes.
+Left to itself, XLA may split the hidden states' width over the axis that splits the weights, and then sums every matmul
+over all chips. Constrained to their rows, it gathers the weights of one layer at a time, which are far fewer bytes.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,13 @@ class Placement:
     rows: NamedSharding
     heads: NamedSharding
 
-    def split(self, *heads: int) -> PartitionSpec:
-        """Of arrays [B, T, H, D] with so many heads: over rows alone where one of them does not divide."""
+    def split(self, *heads: int) -> NamedSharding:
+        """Of arrays [B, T, H, D] with these numbers of heads: over rows alone if one of them does not divide."""
         ways = self.heads.mesh.shape[self.heads.spec[-1]]
-        return self.rows.spec if any(count % ways for count in heads) else self.heads.spec
+        if not any(count % ways for count in heads):
+            return self.heads
+        _warn(f"attention: {' and '.join(map(str, heads))} heads do not divide over {ways} devices; not split there")
+        return self.rows
 
 
 _place: ContextVar[Placement | None] = ContextVar("place", default=None)
@@ -38,7 +45,7 @@ _place: ContextVar[Placement | None] = ContextVar("place", default=None)
 
 @contextmanager
 def on(place: Placement) -> Iterator[None]:
-    """Models that are traced inside lie there."""
+    """Models that are traced inside are placed there."""
     token = _place.set(place)
     try:
         yield
@@ -63,3 +70,8 @@ def rows(x: jax.Array) -> jax.Array:
     if place is None or place.rows.mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, place.rows)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    log.warning(message)

@@ -17,8 +17,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxguard.models.head import Head
 from jaxguard.objective.statistics import PairStatistics, TokenStatistics
@@ -37,13 +37,19 @@ Views = tuple[Float[Array, "*N D"], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How tokens and vocabulary lie on a mesh. Built by `train.sharding`, as everything that names mesh axes."""
+    """How tokens and vocabulary are split over a mesh. Built by `train.sharding`, like everything that names mesh axes.
+
+    Attributes:
+        mesh: the devices.
+        rows: partition spec of arrays whose first axis is the batch.
+        head: partition specs of the head's arrays, in a tree like the head.
+        row_axes: mesh axes that the batch is split over.
+        vocabulary_axis: the mesh axis that the vocabulary is split over; None does not split it.
+    """
 
     mesh: Mesh
-    rows: PartitionSpec
-    """Of arrays whose first axis is the batch."""
-    head: Head
-    """The specs of the head's arrays."""
+    rows: Any
+    head: PyTree
     row_axes: tuple[str, ...]
     vocabulary_axis: str | None
 
@@ -126,14 +132,12 @@ def _backward_rule(split: Split | None, residuals: _Residuals, cotangents: Any) 
         return leaf if shape is None else jnp.zeros(shape.shape, shape.dtype)
 
     cotangents = jax.tree.map(dense, cotangents, is_leaf=lambda leaf: isinstance(leaf, SymbolicZero))
-    body: Callable = functools.partial(_local_backward, split)
+    body: Callable = functools.partial(_local_backward, split, residuals.trains_head)
     if split is not None:
-        names = ("views", "targets", "statistics", "normaliser")
-        specs: dict[str, Any] = {"head": split.head} | dict.fromkeys(names, split.rows)
-        outputs = (split.rows, split.head if residuals.trains_head else None)
-        body = _mapped(split, body, (dataclasses.replace(residuals, **specs), split.rows), outputs)
-    views, head = body(residuals, cotangents)
-    return views, head, None
+        inputs = (split.rows, split.head, *(split.rows,) * 4)
+        body = _mapped(split, body, inputs, (split.rows, split.head if residuals.trains_head else None))
+    given = (residuals.views, residuals.head, residuals.targets, residuals.statistics, residuals.normaliser)
+    return (*body(*given, cotangents), None)
 
 
 _statistics.defvjp(_forward_rule, _backward_rule, symbolic_zeros=True)
@@ -193,11 +197,19 @@ def _chunk_statistics(z_WCV: Array, targets: Array, axis: str | None) -> tuple[T
     return statistics, normaliser
 
 
-def _local_backward(split: Split | None, residuals: _Residuals, cotangents: TokenStatistics) -> tuple[Views, Any]:
-    views, stored = residuals.views, residuals.head
-    shape, dtype, axis = residuals.targets.shape, views[0].dtype, split.vocabulary_axis if split else None
+def _local_backward(
+    split: Split | None,
+    trains_head: bool,
+    views: Views,
+    stored: Head,
+    targets: Array,
+    statistics: TokenStatistics,
+    normaliser: Array,
+    cotangents: TokenStatistics,
+) -> tuple[Views, Any]:
+    shape, dtype, axis = targets.shape, views[0].dtype, split.vocabulary_axis if split else None
     head = dataclasses.replace(stored, weight=stored.weight.astype(dtype))
-    cut = _Chunks.of(residuals.targets.size, len(views), head.vocabulary)
+    cut = _Chunks.of(targets.size, len(views), head.vocabulary)
 
     def body(total: Head | None, chunk: Any) -> tuple[Head | None, Array]:
         hidden_WCD, targets, statistics, given, normaliser = chunk
@@ -216,8 +228,8 @@ def _local_backward(split: Split | None, residuals: _Residuals, cotangents: Toke
             )
         return total, _product(flat, head.weight, 1, head.vocabulary_axis).reshape(hidden_WCD.shape)
 
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), stored) if residuals.trains_head else None
-    flat = (residuals.targets, residuals.statistics, cotangents, residuals.normaliser)
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), stored) if trains_head else None
+    flat = (targets, statistics, cotangents, normaliser)
     chunks = jax.tree.map(lambda leaf: cut.cut(leaf.reshape(-1, *leaf.shape[len(shape) :])), flat)
     total, gradients = jax.lax.scan(body, total, (cut.views(views), *chunks))
     joined = _over(jax.lax.psum, jnp.moveaxis(cut.join(jnp.swapaxes(gradients, 1, 2)), 1, 0), axis)

@@ -1,14 +1,13 @@
-"""The only room that builds a PartitionSpec: the mesh, and one table of rules from parameter path to mesh axes."""
+"""The only module that builds a PartitionSpec: the mesh, and one table of rules from parameter path to mesh axes."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -119,12 +118,13 @@ def logits_on(logits: jax.Array, mesh: Mesh) -> jax.Array:
 
 def head_split(mesh: Mesh, head: Head) -> Split:
     """How the fused statistics lie on the mesh: rows as in a batch, the vocabulary over `tensor` where it divides."""
-    axis = "tensor" if mesh.shape["tensor"] > 1 and head.vocabulary % mesh.shape["tensor"] == 0 else None
-    specs: dict[str, Any] = {
-        "weight": PartitionSpec(None, axis) if head.vocabulary_axis else PartitionSpec(axis, None),
-        "bias": None if head.bias is None else PartitionSpec(axis),
-    }
-    return Split(mesh, PartitionSpec(ROWS), dataclasses.replace(head, **specs), ROWS, axis)
+    ways = mesh.shape["tensor"]
+    axis = "tensor" if ways > 1 and head.vocabulary % ways == 0 else None
+    if ways > 1 and axis is None:
+        _warn(f"vocabulary: {head.vocabulary} does not divide over tensor={ways}; every device computes all logits")
+    weight = PartitionSpec(None, axis) if head.vocabulary_axis else PartitionSpec(axis, None)
+    specs = [weight] if head.bias is None else [weight, PartitionSpec(axis)]
+    return Split(mesh, PartitionSpec(ROWS), jax.tree.unflatten(jax.tree.structure(head), specs), ROWS, axis)
 
 
 def local_places(size: int, mesh: Mesh) -> list[int]:
