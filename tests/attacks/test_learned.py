@@ -8,7 +8,8 @@ import pytest
 
 from jaxguard.attacks import issba_training, vl_trojan_training
 from jaxguard.attacks.badnets import noise_patch
-from jaxguard.attacks.issba import SIDE, Issba, secret
+from jaxguard.attacks.issba import Issba
+from jaxguard.attacks.issba_encoder import SIDE, secret
 from jaxguard.attacks.learned import learn_once, sample_rows
 from jaxguard.attacks.poison import PoisonedSource, TriggeredSource, manifest, row_hash
 from jaxguard.attacks.registry import open_attack

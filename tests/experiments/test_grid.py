@@ -364,7 +364,7 @@ def test_costs_are_timed_side_by_side(
         timed.append(({name: case.config.seed for name, case in cases.items()}, rounds))
         return []
 
-    monkeypatch.setattr("jaxguard.bench.step.measure", measure)
+    monkeypatch.setattr("jaxguard.bench.cost.measure", measure)
     assert main(["table", "grid.py", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines() == ["plain", "other", "2 steps, 7 rounds"]
     assert main(["table", "grid.py"]) == 0
