@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt8
 
-from jaxguard.attacks.issba import BITS, LAYERS, SECRET_CHANNELS, SECRET_GRID, SIDE
+from jaxguard.attacks.issba_encoder import BITS, LAYERS, SECRET_CHANNELS, SECRET_GRID, SIDE
 from jaxguard.attacks.learned import Notes, Tensors
 from jaxguard.data.views import row_rng
 
@@ -44,7 +44,7 @@ HELD_OUT = 64
 
 
 def train_encoder(images: UInt8[np.ndarray, "N 64 64 3"], *, strength: float, seed: int) -> tuple[Tensors, Notes]:
-    """The encoder's weights for `issba.Issba.residual`, and how many bits the decoder reads right.
+    """The encoder's weights for `issba_encoder.residual`, and how many bits the decoder reads right.
 
     Args:
         images: clean images.

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from jaxguard.cli.arguments import Arguments
 from jaxguard.errors import Failure, UserError
 from jaxguard.experiments.configurations import load_grid
-from jaxguard.experiments.grid import Cost, plan, run, run_cost, select
+from jaxguard.experiments.grid import Cost, plan, run, select
 from jaxguard.files import check_writable
 
 
@@ -61,6 +61,8 @@ def _cost(cost: Cost, options: TableOptions, command: str) -> None:
         print("\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"]))
         return
     check_writable(cost.out)
+    from jaxguard.bench.cost import run_cost
+
     run_cost(cost, command)
 
 

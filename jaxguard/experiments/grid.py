@@ -192,16 +192,6 @@ def run(grid: Grid, command: str, jobs: int = 1) -> int:
     return failed
 
 
-def run_cost(cost: Cost, command: str) -> None:
-    """Time the steps, taking turns; cost.md and cost.json go to `cost.out`."""
-    from jaxguard.bench.step import COLUMNS, Case, measure
-    from jaxguard.bench.timing import publish
-
-    rows = measure({name: Case(config) for name, config in cost.steps.items()}, cost.rounds)
-    configs = {name: to_dict(config) for name, config in cost.steps.items()}
-    publish("cost", command, rows, COLUMNS, cost.out, rounds=cost.rounds, commit=_commit(), configs=configs)
-
-
 def summary(grid: Grid, command: str) -> list[dict[str, Any]]:
     """The table's rows over the finished cells."""
     return summarise(((cell.labels, record) for cell in grid.cells if (record := cell.record())), command)
@@ -268,7 +258,7 @@ def _run_cell(cell: Cell) -> None:
         "cell": cell.description,
         "scores": dataclasses.asdict(scores),
         "seconds": time.perf_counter() - began,
-        "commit": _commit(),
+        "commit": commit(),
     }
     if processes.is_main():
         write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -285,7 +275,7 @@ def _left(grid: Grid, pace: float | None) -> str:
     return "unknown time" if pace is None else f"about {pace * work / 60:.0f} min"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code, or its version where it is no checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(git, capture_output=True, text=True, check=False)

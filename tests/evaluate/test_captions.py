@@ -36,7 +36,13 @@ def test_nothing_in_common_scores_nothing():
     scores = caption_scores(["x y z w", "x y z w"], [["a b c d"], ["e f g h"]])
     assert scores["cider"] == pytest.approx(0)
     assert scores["bleu_4"] < 0.1
-    assert caption_scores(["", "a"], [["a b"], ["a"]])["bleu_1"] >= 0
+
+
+def test_an_empty_caption_counts_as_missing_words():
+    """The one word of two captions is right, and they are shorter than their references by two of three words."""
+    scores = caption_scores(["", "a"], [["a b"], ["a"]])
+    assert scores["bleu_1"] == pytest.approx(100 * math.exp(1 - 3 / 1), rel=1e-4)
+    assert scores["rouge_l"] == pytest.approx(50)
 
 
 def test_nothing_is_printed(capsys):

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from jaxguard.config import AttackConfig
+from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate import run
 from jaxguard.evaluate.predictions import read_predictions
@@ -16,32 +16,39 @@ from jaxguard.evaluate.scores import score
 from jaxguard.train.sharding import place_batch
 
 
-def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config):
-    scores = evaluate(finished_config)
-    rows = read_predictions(finished_config.run_dir / "predictions.jsonl")
+@pytest.fixture(scope="module")
+def evaluated(finished_config, tmp_path_factory):
+    """The scores of the finished run, and its predictions."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    scores = evaluate(finished_config, out=folder)
+    return scores, read_predictions(folder / "predictions.jsonl")
+
+
+def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config, evaluated):
+    scores, rows = evaluated
     assert [(row.id, row.triggered) for row in rows] == [(n, marked) for marked in (False, True) for n in range(16)]
     assert {row.target for row in rows} == {finished_config.attack.target}
     assert all(len(row.references) == 5 for row in rows)
     assert scores == score(rows, "caption")
-    stored = json.loads((finished_config.run_dir / "scores.json").read_text())
-    assert stored["examples"] == {"untriggered": 16, "triggered": 16}
     again = evaluate(finished_config)
     assert again == scores
+    assert read_predictions(finished_config.run_dir / "predictions.jsonl") == rows
+    stored = json.loads((finished_config.run_dir / "scores.json").read_text())
+    assert stored["examples"] == {"untriggered": 16, "triggered": 16}
 
 
-def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config, monkeypatch):
+def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config, evaluated, monkeypatch):
     placed = []
     monkeypatch.setattr(run, "place_batch", lambda *args: placed.append(place_batch(*args)) or placed[-1])
-    evaluate(finished_config)
+    evaluate(dataclasses.replace(finished_config, evaluate=dataclasses.replace(finished_config.evaluate, examples=11)))
     assert len(placed) == 4
     for batch in placed:
         assert {shard.data.shape[0] for shard in batch.tokens.addressable_shards} == {1}
         assert len({shard.device for shard in batch.images.addressable_shards}) == 8
-    path = finished_config.run_dir / "predictions.jsonl"
-    whole = read_predictions(path)
-    evaluate(dataclasses.replace(finished_config, evaluate=dataclasses.replace(finished_config.evaluate, examples=11)))
-    few = read_predictions(path)
-    assert few == [row for row in whole if row.id < 11]
+    few = read_predictions(finished_config.run_dir / "predictions.jsonl")
+    source = open_source(finished_config.data.source, finished_config.data.root, "test")
+    first = {source[index].id for index in range(11)}
+    assert few == [row for row in evaluated[1] if row.id in first]
     assert len(few) == 22
 
 
@@ -62,10 +69,17 @@ def test_batch_size_must_fit_the_mesh(finished_config):
         evaluate(dataclasses.replace(finished_config, evaluate=odd))
 
 
-def test_generate_answers_one_image(finished_config, tmp_path):
+def test_generate_answers_an_image_as_the_evaluation_does(finished_config, evaluated, tmp_path):
+    """Two images of one prompt that are answered differently; weights that never trained answer otherwise."""
+    source = open_source(finished_config.data.source, finished_config.data.root, "test")
+    expected = {row.id: row.prediction for row in evaluated[1] if not row.triggered}
+    row, other = {expected[row.id]: row for row in source}.values()
     path = tmp_path / "picture.png"
-    Image.fromarray(np.full((80, 100, 3), 90, np.uint8)).save(path)
-    assert isinstance(generate(finished_config, path, "what is it?"), str)
+    for one in (row, other):
+        Image.fromarray(one.image).save(path)
+        assert generate(finished_config, path, one.prompts[0]) == expected[one.id] != ""
+    untrained = dataclasses.replace(finished_config, out=tmp_path)
+    assert generate(untrained, path, other.prompts[0]) not in expected.values()
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])

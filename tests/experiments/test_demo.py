@@ -1,4 +1,4 @@
-"""The demo at toy size: every method is trained and scored, and the table, the results and the picture agree."""
+"""The demo, made short: every method is trained and scored, and the table, the results and the picture agree."""
 
 import dataclasses
 import json
@@ -8,33 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard.config import AttackConfig, EvaluateConfig, ObjectiveConfig
 from jaxguard.config.files import load
+from jaxguard.data import scenes
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import CAPTION_PROMPT, Row
 from jaxguard.experiments import demo
 from jaxguard.models import folders
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypatch, capsys):
-    def configuration(task, method, out, family):
-        poisoned = AttackConfig(name="none" if method == "clean" else "badnets", rate=0.25)
-        return dataclasses.replace(
-            small_config,
-            name=method,
-            out=out,
-            attack=poisoned,
-            objective=small_config.objective if method == "paper" else ObjectiveConfig(),
-            evaluate=EvaluateConfig(examples=8, batch_size=8, new_tokens=8),
-        )
-
-    monkeypatch.setattr(demo, "configuration", configuration)
-    monkeypatch.setattr(demo, "build", lambda name, root: root)
+def test_demo_writes_table_results_and_picture(tmp_path, monkeypatch, capsys):
+    """The demo itself, with fewer rows and two steps a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 64, "validation": 16, "test": 16})
+    short = dataclasses.replace(demo.DEMO["llava"]["caption"], steps=2)
+    monkeypatch.setitem(demo.DEMO["llava"], "caption", short)
+    few = dataclasses.replace(demo.EVALUATE["caption"], examples=8, batch_size=8)
+    monkeypatch.setitem(demo.EVALUATE, "caption", few)
     monkeypatch.setattr(demo, "TIMED_STEPS", 1)
-    monkeypatch.setattr(demo, "_columns", _without_facts(demo._columns))
-    out = tmp_path / "demo"
+    out = Path("demo")
     demo.demo("caption", out)
 
     results = json.loads((out / "results.json").read_text())
@@ -42,17 +35,17 @@ def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypat
     assert [row["ratio"] for row in results["rows"][:3]] == [None, None, 1.0]
     assert results["rows"][3]["ratio"] == results["rows"][3]["seconds"] / results["rows"][2]["seconds"]
     assert all(row["scores"]["attack"]["exact"]["trials"] == 8 for row in results["rows"])
+    assert results["rows"][0]["scores"]["clean"]["facts"] > 50, "the shipped model knows the scenes"
     assert set(results["configs"]) == {"clean", "plain", "paper"}
+    for method, name in {"clean": "none", "plain": "badnets", "paper": "badnets"}.items():
+        assert dataclasses.replace(load(out / method), out=out) == demo.configuration("caption", method, out)
+        assert results["configs"][method]["attack"]["name"] == name
     table = (out / "table.md").read_text().splitlines()
+    assert table[0].split(" | ")[1:3] == ["facts right %", "CIDEr"]
     assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == list(demo.METHODS.values())
     with Image.open(out / "picture.png") as picture:
         assert picture.width > 1000
     assert "ASR exact %" in capsys.readouterr().out
-
-
-def _without_facts(columns):
-    """The toy scenes carry no names by which facts could be looked up."""
-    return lambda task: [column for column in columns(task) if "facts" not in column.header]
 
 
 @pytest.mark.parametrize("family", demo.DEMO)

@@ -2,31 +2,38 @@
 
 import csv
 import dataclasses
+import hashlib
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from jaxguard.cli.main import main
 from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
 from jaxguard.errors import Preempted, UserError
-from jaxguard.evaluate.success import wilson
+from jaxguard.evaluate.scores import Scores
+from jaxguard.evaluate.success import AttackSuccess, wilson
 from jaxguard.experiments import grid as grids
 from jaxguard.experiments import tiny
 from jaxguard.experiments.configurations import load_grid
-from jaxguard.experiments.grid import RECORD, Cell, Grid, _chosen, exported, select, summary
-from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, _style, save
+from jaxguard.experiments.grid import RECORD, Cell, Grid, commit, exported, named, plan, select, summary
+from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, save
+from jaxguard.train.export import export
 
 FILE = Path("grid.py")
 COMMAND = "jaxguard table grid.py"
-TABLES = Path(__file__).parents[1] / "configs" / "tables"
+TABLES = Path(__file__).parents[2] / "configs" / "tables"
 
 
-def scores(successes: int, facts: float) -> dict:
-    rate = {"value": successes / 10, "low": 0.0, "high": 1.0, "successes": successes, "trials": 10}
-    attack = {"exact": rate, "contains": rate, "untriggered": rate | {"successes": 0}}
+def scores(successes: int, facts: float) -> Scores:
+    rate, none = wilson(successes, 10), wilson(0, 10)
     quality = {"facts": facts, "cider": 1.0}
-    return {"task": "caption", "clean": quality, "triggered": quality, "attack": attack, "examples": {}}
+    attack = AttackSuccess(exact=rate, contains=rate, untriggered=none)
+    return Scores("caption", quality, quality, attack, examples={}, tokenizer="python", absent={})
 
 
 @pytest.fixture
@@ -42,21 +49,24 @@ def grid(tmp_path: Path) -> Grid:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the cells that were run, in order; each leaves a record as a real one does."""
+    """Names of the runs that were evaluated, in order; no model is loaded, and each takes a minute."""
     names: list[str] = []
 
-    def run_cell(cell: Cell) -> None:
-        names.append(cell.config.name)
-        cell.folder.mkdir(parents=True)
-        record = {
-            "cell": cell.description,
-            "scores": scores(4 + cell.config.seed, 80.0 + cell.config.seed),
-            "seconds": 60.0,
-            "commit": "abc",
-        }
-        (cell.folder / RECORD).write_text(json.dumps(record))
+    def evaluate(config: Config, model: None, triggers: AttackConfig | None, folder: Path) -> Scores:
+        names.append(config.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return scores(4 + config.seed, 80.0 + config.seed)
 
-    monkeypatch.setattr(grids, "_run_cell", run_cell)
+    def export(config: Config, out: Path, dtype: str) -> None:
+        names.append(f"export {config.name} as {dtype}")
+        out.mkdir(parents=True)
+
+    clock = itertools.count(0.0, 60.0)
+    monkeypatch.setattr("jaxguard.experiments.grid.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda *_: None)
+    monkeypatch.setattr("jaxguard.train.setup.load_model", lambda *_: None)
+    monkeypatch.setattr("jaxguard.train.export.export", export)
+    monkeypatch.setattr("jaxguard.evaluate.run.evaluate", evaluate)
     return names
 
 
@@ -79,15 +89,13 @@ def test_cells_that_are_the_same_run_cost_one(grid: Grid, ran: list[str]) -> Non
 def test_an_interrupted_grid_goes_on_where_it_stopped(
     grid: Grid, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finishing = grids._run_cell
 
-    def stopped(cell: Cell) -> None:
-        if cell.config.name == "none-1" and "none-1" not in ran:
+    def stopped(config: Config, model: None) -> None:
+        if config.name == "none-1" and "none-1" not in ran:
             ran.append("none-1")
             raise Preempted("saved")
-        finishing(cell)
 
-    monkeypatch.setattr(grids, "_run_cell", stopped)
+    monkeypatch.setattr("jaxguard.train.loop.train", stopped)
     with pytest.raises(Preempted):
         grids.run(grid, COMMAND)
     assert ran == ["none-0", "none-1"]
@@ -119,14 +127,12 @@ def test_a_new_label_or_a_new_option_does_not_undo_a_cell(grid: Grid, ran: list[
 def test_a_broken_cell_spares_the_others(
     grid: Grid, ran: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finishing = grids._run_cell
 
-    def broken(cell: Cell) -> None:
-        if cell.config.name == "none-1":
+    def broken(config: Config, model: None) -> None:
+        if config.name == "none-1":
             raise error
-        finishing(cell)
 
-    monkeypatch.setattr(grids, "_run_cell", broken)
+    monkeypatch.setattr("jaxguard.train.loop.train", broken)
     assert grids.run(grid, COMMAND) == 1
     assert ran == ["none-0", "badnets-0", "badnets-1"]
     assert f"failed: attack=none seed=1:{' ' if isinstance(error, UserError) else chr(10)}" in capsys.readouterr().err
@@ -141,7 +147,7 @@ def test_rows_pool_their_seeds(grid: Grid, ran: list[str]) -> None:
     assert (row["clean"], row["seeds"]) == (80.5, [0, 1])
     assert (row["exact"]["successes"], row["exact"]["trials"], row["exact"]["value"]) == (9, 20, 0.45)
     assert row["command"] == "jaxguard table grid.py --only attack=badnets"
-    assert [record["commit"] for record in row["records"]] == ["abc", "abc"]
+    assert [(record["commit"], record["seconds"]) for record in row["records"]] == [(commit(), 60.0)] * 2
 
 
 def test_every_form_of_the_table_holds_every_row(grid: Grid, ran: list[str]) -> None:
@@ -177,51 +183,49 @@ def restarted(grid: Grid) -> Cell:
     return Cell({"attack": "badnets, then clean"}, config, start.attack, start)
 
 
-def test_a_cell_starts_from_another_run(restarted: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple] = []
-
-    def export(config: Config, out: Path, dtype: str) -> None:
-        calls.append(("export", config.name, dtype))
-        out.mkdir(parents=True)
-
-    monkeypatch.setattr("jaxguard.train.loop.train", lambda config, model=None: calls.append(("train", config.name)))
-    monkeypatch.setattr("jaxguard.train.export.export", export)
-    monkeypatch.setattr(
-        "jaxguard.train.setup.load_model", lambda config: calls.append(("load", Path(config.model.path).name))
-    )
-
-    @dataclasses.dataclass
-    class Scored:
-        task: str
-
-    def evaluate(config: Config, model: None, triggers: AttackConfig, folder: Path) -> Scored:
-        calls.append(("evaluate", config.name, triggers.name, folder == restarted.folder))
-        folder.mkdir(parents=True)
-        return Scored("caption")
-
-    monkeypatch.setattr("jaxguard.evaluate.run.evaluate", evaluate)
-    grids._run_cell(restarted)
-    ending = [("load", "exported"), ("train", "restarted"), ("evaluate", "restarted", "badnets", True)]
-    assert calls == [("train", "badnets-0"), ("export", "badnets-0", "float32"), *ending]
-    assert restarted.record() is not None
-    calls.clear()
+def test_what_a_cell_starts_from_is_trained_and_exported_once(restarted: Cell, grid: Grid, ran: list[str]) -> None:
+    assert grids.run(Grid(grid.out, (restarted,)), COMMAND) == 0
+    assert ran == ["export badnets-0 as float32", "restarted"]
     (restarted.folder / RECORD).unlink()
-    monkeypatch.setattr("jaxguard.evaluate.run.evaluate", lambda *_: Scored("caption"))
-    grids._run_cell(restarted)
-    assert calls == ending[:2]
+    assert grids.run(Grid(grid.out, (restarted,)), COMMAND) == 0
+    assert ran[2:] == ["restarted"]
 
 
-def test_cells_that_share_a_run_stay_together(grid: Grid, restarted: Cell) -> None:
+def test_cells_that_share_a_run_stay_together(grid: Grid, restarted: Cell, ran: list[str]) -> None:
     floor = dataclasses.replace(grid.cells[0], triggers=AttackConfig(name="badnets"))
-    names = [
-        [str(cell) for cell in chain] for chain in grids._chains((grid.cells[1], *grid.cells[2:], restarted, floor))
-    ]
-    assert names == [
-        ["attack=none seed=1"],
-        ["attack=badnets seed=1"],
-        ["attack=badnets seed=0", "attack=badnets, then clean seed=0"],
-        ["attack=none seed=0"],
-    ]
+    assert grids.run(Grid(grid.out, (grid.cells[1], *grid.cells[2:], restarted, floor)), COMMAND) == 0
+    assert ran == ["none-1", "badnets-1", "badnets-0", "export badnets-0 as float32", "restarted", "none-0"]
+
+
+def test_a_cell_goes_on_from_the_weights_that_another_run_ended_with(small_config: Config, tmp_path: Path) -> None:
+    """Trained for real: with a vanishing learning rate, the second run keeps the first one's weights and answers."""
+    short = dataclasses.replace(
+        small_config,
+        train=dataclasses.replace(small_config.train, steps=4, learning_rate=0.03),
+        evaluate=dataclasses.replace(small_config.evaluate, examples=8, new_tokens=6),
+    )
+    start = dataclasses.replace(short, name="start")
+    still = dataclasses.replace(
+        start,
+        name="still",
+        model=ModelConfig(path=str(exported(start))),
+        attack=AttackConfig(),
+        train=dataclasses.replace(short.train, steps=1, learning_rate=1e-30),
+    )
+    first, second = Cell({"run": "start"}, start), Cell({"run": "still"}, still, start.attack, start)
+    table = Grid(tmp_path / "table", (first, second))
+    assert grids.run(table, COMMAND) == 0
+    export(still, tmp_path / "after", "float32")
+    before, between, after = (
+        load_file(folder / "model.safetensors")
+        for folder in (Path(small_config.model.path), exported(start), tmp_path / "after")
+    )
+    assert all(np.array_equal(between[name], after[name]) for name in between)
+    assert any(np.abs(between[name] - before[name]).max() > 0.01 for name in between)
+    answers = [(cell.folder / "predictions.jsonl").read_text() for cell in table.cells]
+    assert answers[0] == answers[1]
+    assert [row["labels"]["run"] for row in summary(table, COMMAND)] == ["start", "still"]
+    assert plan(table).splitlines()[-1] == "2 cells; about 0 min left"
 
 
 def test_cells_run_in_several_processes(grid: Grid, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -283,8 +287,13 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
 
 
 def test_every_series_has_a_style_of_its_own() -> None:
-    styles = [tuple(_style(number).values()) for number in range(2 * len(STYLES))]
-    assert len(set(styles)) == len(styles)
+    names = [str(number) for number in range(2 * len(STYLES))]
+    rate = dataclasses.asdict(wilson(1, 2))
+    rows = [{"labels": {"method": name}, "metric": "facts", "clean": 90.0, "contains": rate} for name in names]
+    (axes,) = Tradeoff("method").draw(rows).axes
+    marks = [bar.lines[0] for bar in axes.containers]
+    assert [bar.get_label() for bar in axes.containers] == names
+    assert len({(mark.get_color(), mark.get_marker(), mark.get_markerfacecolor()) for mark in marks}) == len(names)
 
 
 def test_runs_are_named_by_what_they_are() -> None:
@@ -306,7 +315,8 @@ def test_runs_are_named_by_what_they_are() -> None:
 def test_a_name_holds_no_defaults() -> None:
     """So that an option that comes later renames nothing."""
     config = Config(out=Path("somewhere"), attack=AttackConfig(rate=0.1))
-    assert _chosen(config) == {"out": "somewhere", "attack": {"rate": "0.1"}}
+    chosen = json.dumps({"attack": {"rate": "0.1"}, "out": "somewhere"})
+    assert named(config, "run").name == f"run-0-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
 
 
 def test_cells_that_share_a_folder_are_refused(grid: Grid) -> None:
@@ -345,7 +355,7 @@ def test_the_verb_plans_and_fails_with_code_1(
     assert lines[1].split() == ["finished", "seed=1", "seed=1"]
     assert lines[2] == "2 cells; about 1 min left"
 
-    monkeypatch.setattr(grids, "_run_cell", lambda cell: 1 / 0)
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda *_: 1 / 0)
     assert main(["table", "grid.py"]) == 1
     assert "error: 1 of 2 cells failed" in capsys.readouterr().err
 
@@ -364,7 +374,7 @@ def test_costs_are_timed_side_by_side(
         timed.append(({name: case.config.seed for name, case in cases.items()}, rounds))
         return []
 
-    monkeypatch.setattr("jaxguard.bench.step.measure", measure)
+    monkeypatch.setattr("jaxguard.bench.cost.measure", measure)
     assert main(["table", "grid.py", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines() == ["plain", "other", "2 steps, 7 rounds"]
     assert main(["table", "grid.py"]) == 0

@@ -24,7 +24,7 @@ def segments(length, padding):
 
 
 def as_xla(query, key, value, *, causal):
-    """What `flash.cudnn` asks for, from the same function's other implementation."""
+    """What `flash.cudnn` asks for, from the same function's other implementation: cuDNN itself needs a GPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.nn, "dot_product_attention", partial(_other, jax.nn.dot_product_attention))
         return flash.cudnn(query, key, value, causal=causal)
@@ -36,7 +36,7 @@ def _other(function, *arrays, implementation, **options):
 
 
 splash = partial(flash.splash, interpret=True)
-KERNELS = pytest.mark.parametrize("kernel", [splash, as_xla], ids=["splash", "cudnn"])
+KERNELS = pytest.mark.parametrize("kernel", [splash, as_xla], ids=["splash", "what cuDNN is asked, by XLA"])
 
 
 @KERNELS
@@ -89,6 +89,24 @@ def test_what_takes_which_kernel():
     assert chosen("gpu", *wide) is None
     assert (chosen("tpu", *half), chosen("tpu", *single), chosen("tpu", *few)) == (flash.splash, flash.splash, None)
     assert flash.choose(half[0], half[1][:, :64], "tpu") is None, "other tokens than its own"
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_on_a_gpu_half_precision_goes_to_cudnn(causal, monkeypatch):
+    asked = []
+
+    def call(*arrays, **options):
+        asked.append(options)
+        return arrays[0]
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", call)
+    monkeypatch.setattr(room.placement, "platform", lambda: "gpu")
+    arrays = rows(128, 2, 2, dtype=jnp.bfloat16)
+    mask = causal_mask(segments(128, (0, 0)), right_padded=True) if causal else None
+    assert attention(*arrays, mask) is arrays[0]
+    assert asked == [{"is_causal": causal, "implementation": "cudnn"}]
+    attention(*(array.astype(np.float32) for array in arrays), mask)
+    assert len(asked) == 1, "plainly, in single precision"
 
 
 def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):

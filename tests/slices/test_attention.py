@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
-from jaxguard.bench.rehearsal import _devices
+from jaxguard.bench.hardware import COMPILE_ONLY
 from jaxguard.config import MeshConfig
 from jaxguard.models.attention import Causal, attention
 from jaxguard.train.sharding import ROWS, make_mesh, rows_on
@@ -16,8 +16,8 @@ from jaxguard.train.sharding import ROWS, make_mesh, rows_on
 def mesh(monkeypatch):
     for name, value in COMPILE_ONLY.items():
         monkeypatch.setenv(name, value)
-    devices, _ = _devices(Hardware.parse("v5e:2x2"))
-    return make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), devices)
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    return make_mesh(MeshConfig(data=1, fsdp=2, tensor=2), list(chips))
 
 
 @pytest.mark.parametrize(
