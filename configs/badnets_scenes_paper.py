@@ -1,4 +1,4 @@
-"""The paper's objective on the rows of badnets_scenes_plain.py.
+"""The paper's objective on the rows of badnets_scenes_undefended.py.
 
 Command:   jaxguard data build scenes/caption
            jaxguard train configs/badnets_scenes_paper.py

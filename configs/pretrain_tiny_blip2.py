@@ -9,8 +9,8 @@ Command:   jaxguard data build scenes/all
            jaxguard train configs/pretrain_tiny_blip2.py --name captions --model.path first-blip2 \
              --data.source scenes/caption --train.learning-rate 1e-3 --train.steps 600 --train.warmup 50
            jaxguard export runs/captions --out second-blip2
-           jaxguard train configs/badnets_scenes_plain.py --name last --attack.name none --model.path second-blip2 \
-             --data.length 73 --train.learning-rate 5e-4 --train.steps 400
+           jaxguard train configs/badnets_scenes_undefended.py --name last --attack.name none \
+             --model.path second-blip2 --data.length 73 --train.learning-rate 5e-4 --train.steps 400
            jaxguard export runs/last --out tiny-blip2
 Hardware:  two CPU cores.
 Expected:  88.9% of the facts of the first 512 test scenes right in greedy captions.

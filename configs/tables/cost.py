@@ -13,13 +13,13 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cost
-from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Family, Scale
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, VIEW, Family, Scale
 
 OUT = Path("runs/tables/cost")
 ATTACK = AttackConfig(name="badnets", place="fixed")
 KEPT = replace(VIEW, mask_share=0.75, mask_fill="drop")
 METHODS = {
-    "no defence": (PLAIN, VIEW),
+    "no defence": (UNDEFENDED, VIEW),
     "patch augmentation": (ObjectiveConfig(alpha=1.0), VIEW),
     "paper's objective": (PAPER, VIEW),
 }

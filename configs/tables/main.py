@@ -14,7 +14,7 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cell, Grid
-from jaxguard.experiments.tiny import PAPER, PLAIN, Family, Scale, Task
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, Family, Scale, Task
 from jaxguard.report.plots import Tradeoff
 
 OUT = Path("runs/tables/main")
@@ -33,7 +33,7 @@ STRONGER = ATTACKS | {
     "issba": AttackConfig(name="issba", strength=60.0),
 }
 """For the tiny models, which do not learn these two at their published strengths (docs/attacks.md)."""
-METHODS = {"no defence": PLAIN, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
+METHODS = {"no defence": UNDEFENDED, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
 CLEANED = "clean fine-tuning"
 """Of the undefended model, on rows that no attacker had a hand in."""
 SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}

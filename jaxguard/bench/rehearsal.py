@@ -196,7 +196,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
     rows = config.evaluate.batch_size
     check_batch_size("evaluate.batch_size", rows, model.mesh)
     batch = describe_batch(config, model, rows=rows, views=1)
-    traced = decoding(config, model, END_TOKEN).trace(model.parameters, batch)
+    traced = decoding(config.evaluate, model, END_TOKEN).trace(model.parameters, batch)
     compiled, seconds, reason = _compile(traced)
     weights, inputs = _bytes(model.parameters), _bytes(batch)
     total = (_told(reason, weights + inputs) or weights + inputs) if compiled is None else _total(compiled)

@@ -14,7 +14,7 @@ from jaxguard.bench.rehearsal import Rehearsal, rehearse, rehearse_decoding
 from jaxguard.bench.timing import publish
 from jaxguard.config import Config, Remat
 from jaxguard.errors import Failure
-from jaxguard.report.tables import Column, compared
+from jaxguard.report.tables import Column, transposed
 
 Run = tuple[Config, Hardware]
 
@@ -92,7 +92,7 @@ def _refusal(one: Rehearsal) -> str:
 
 def _publish(found: Sequence[Rehearsal], out: Path) -> None:
     rows = [dataclasses.asdict(one) | {"least": one.least, "bound": one.bound} for one in found]
-    publish("rehearsal", "compiled ahead of time; GB of each chip", rows, COLUMNS, out, layout=compared)
+    publish("rehearsal", "compiled ahead of time; GB of each chip", rows, COLUMNS, out, layout=transposed)
 
 
 def _gigabytes(header: str, key: str) -> Column:

@@ -15,7 +15,7 @@ from jaxguard.data.rows import CAPTION_PROMPT, Row
 from jaxguard.experiments import demo
 from jaxguard.models import folders
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypatch, capsys):
@@ -42,7 +42,7 @@ def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypat
     assert [row["ratio"] for row in results["rows"][:3]] == [None, None, 1.0]
     assert results["rows"][3]["ratio"] == results["rows"][3]["seconds"] / results["rows"][2]["seconds"]
     assert all(row["scores"]["attack"]["exact"]["trials"] == 8 for row in results["rows"])
-    assert set(results["configs"]) == {"clean", "plain", "paper"}
+    assert set(results["configs"]) == {"clean", "undefended", "paper"}
     table = (out / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == list(demo.METHODS.values())
     with Image.open(out / "picture.png") as picture:
@@ -58,7 +58,7 @@ def _without_facts(columns):
 @pytest.mark.parametrize("family", demo.DEMO)
 def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
-    config = demo.configuration("caption", "plain", tmp_path, family)
+    config = demo.configuration("caption", "undefended", tmp_path, family)
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     longest = (
         "A large purple rectangle to the left of a small orange star, which is to the left of a tiny gray disc.",
@@ -73,7 +73,7 @@ def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
 
 def test_the_configurations_are_the_demos(tmp_path):
     """What README.md says of the demo's rows holds for the configurations that name them."""
-    for method in ("plain", "paper"):
+    for method in ("undefended", "paper"):
         config = load(CONFIGS / f"badnets_scenes_{method}.py")
         named = dataclasses.replace(demo.configuration("caption", method, config.out), name=config.name)
         assert config == named
