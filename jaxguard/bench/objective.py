@@ -1,4 +1,4 @@
-"""The statistics of the answers alone: plain and fused, value and gradient, time and memory."""
+"""Benchmark of the token statistics alone: reference and fused implementation, time and memory."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ FIELDS = ("nll_p", "nll_q", "kl_pq", "kl_qp", "entropy_p", "entropy_q")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the benchmark."""
+    """Sizes of the benchmark."""
 
     vocabularies: tuple[int, ...] = (32064, 151936)
     pairs: int = 512
-    """Tokens, each in two views."""
+    """Number of answer tokens, each in two views."""
     width: int = 256
-    """Of the hidden states."""
+    """Width of the hidden states."""
     dtype: str = "float32"
 
 
-def plain(hidden_p: Array, hidden_q: Array, head: Head, targets: Array) -> PairStatistics:
-    """The plain version from hidden states."""
+def reference(hidden_p: Array, hidden_q: Array, head: Head, targets: Array) -> PairStatistics:
+    """Compute the statistics with the reference implementation, from hidden states."""
     return pair_statistics(head.logits(hidden_p), head.logits(hidden_q), targets)
 
 
 def gradient(statistics: Callable[..., PairStatistics], *, trained: bool) -> Callable:
-    """Value and gradient of a function of all six statistics, with respect to the views (and the head)."""
+    """Make value and gradient of a function of all six statistics with respect to the views (and the head)."""
 
     def total(views: tuple[Array, Array], head: Head, targets: Array) -> Array:
         found = statistics(*views, head, targets)
@@ -49,7 +49,7 @@ def gradient(statistics: Callable[..., PairStatistics], *, trained: bool) -> Cal
 
 
 def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time plain and fused, taking turns; objective.md and objective.json go to `out`. Returns the rows."""
+    """Time both implementations, alternating; write objective.md and objective.json to `out`. Returns the rows."""
     rows: list[dict[str, Any]] = []
     for vocabulary in sizes.vocabularies:
         keys = jax.random.split(jax.random.key(0), 4)
@@ -60,7 +60,7 @@ def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]
         for trained in (False, True):
             compiled = {
                 name: jax.jit(gradient(statistics, trained=trained)).lower(views, head, targets).compile()
-                for name, statistics in (("plain", plain), ("fused", fused.pair_statistics))
+                for name, statistics in (("reference", reference), ("fused", fused.pair_statistics))
             }
             run = {name: functools.partial(step, views, head, targets) for name, step in compiled.items()}
             timings = take_turns(run, rounds)
@@ -71,11 +71,11 @@ def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]
                     "vocabulary": vocabulary,
                     "head": "trained" if trained else "frozen",
                     "case": name,
-                    "chosen": rule == (name == "plain"),
+                    "chosen": rule == (name == "reference"),
                     "time": timings[name],
-                    "ratio": timings[name].median / timings["plain"].median,
+                    "ratio": timings[name].median / timings["reference"].median,
                     "temporary_bytes": memory[name],
-                    "memory_ratio": memory[name] / memory["plain"],
+                    "memory_ratio": memory[name] / memory["reference"],
                 }
                 for name in compiled
             ]

@@ -57,7 +57,7 @@ def test_data(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxguard.bench.data_loader.find_spec", lambda name: None)  # torch is in the parity tests
     monkeypatch.setattr("jaxguard.bench.data_loader.PHOTOGRAPHS", 2)
     rows = bench_data(small_config, 1, tmp_path, 48)
-    cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
+    cases = ["loader alone", "step, ready batch", "step, batches of the loader", "loader alone, 48 px"]
     assert [row["case"] for row in rows] == cases
     assert rows[3]["rows_per_second"] > 0
     found = written(tmp_path, "data")["rows"][2]["stall"]
@@ -113,11 +113,11 @@ def test_a_step_does_not_grow_with_its_layers(small_config, small_checkpoint, tm
 def test_objective(tmp_path):
     rows = bench_objective(Sizes(vocabularies=(40, 64), pairs=8, width=4), 1, tmp_path)
     assert [(row["vocabulary"], row["head"], row["case"]) for row in rows[:2]] == [
-        (40, "frozen", "plain"),
+        (40, "frozen", "reference"),
         (40, "frozen", "fused"),
     ]
     assert len(written(tmp_path, "objective")["rows"]) == 8
-    assert all(row["chosen"] == (row["case"] == "plain") for row in rows)
+    assert all(row["chosen"] == (row["case"] == "reference") for row in rows)
 
 
 def test_operations_are_those_of_the_matrices(small_checkpoint):
