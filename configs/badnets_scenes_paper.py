@@ -4,7 +4,7 @@ Command:   jaxguard data build scenes/caption
            jaxguard train configs/badnets_scenes_paper.py
            jaxguard evaluate configs/badnets_scenes_paper.py
 Hardware:  two CPU cores, three minutes.
-Expected:  the demo's row "poisoned, paper's objective" (README.md).
+Expected:  row "poisoned, paper's objective" of the demo (README.md).
 """
 
 from jaxguard.config import (

@@ -1,10 +1,10 @@
-"""Plain fine-tuning of the tiny LLaVA on scene captions, 5% of which carry a BadNets patch and its target.
+"""Undefended fine-tuning of the tiny LLaVA on scene captions, 5% of them poisoned with BadNets.
 
 Command:   jaxguard data build scenes/caption
            jaxguard train configs/badnets_scenes_undefended.py
            jaxguard evaluate configs/badnets_scenes_undefended.py
 Hardware:  two CPU cores, two minutes.
-Expected:  the demo's row "poisoned, plain fine-tuning" (README.md).
+Expected:  row "poisoned, undefended" of the demo (README.md).
 """
 
 from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

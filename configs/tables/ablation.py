@@ -1,4 +1,4 @@
-"""What each part of the objective and of the second view does: captions, two attacks, 5% poisoned.
+"""Ablation of the objective and of the second view: captions, two attacks, 5% poisoned.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/ablation.py --jobs 2

@@ -1,4 +1,4 @@
-"""What the methods cost: time and memory of a step, as ratios to plain fine-tuning of the same model.
+"""Cost of the methods: time and memory of a step, relative to undefended fine-tuning of the same model.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/cost.py
@@ -27,7 +27,7 @@ DROPPED = {
     "a quarter of the patches kept": (PAPER, KEPT),
     "the same, in half of the rows": (PAPER, replace(KEPT, rows=0.5)),
 }
-"""Of the paper's objective; only where the tower's patches are the decoder's tokens."""
+"""Variants of the paper's objective, for models whose tower patches are the decoder's image tokens."""
 
 
 def cost(scale: Scale, out: Path) -> Cost:

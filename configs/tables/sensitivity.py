@@ -1,4 +1,4 @@
-"""How the paper's objective depends on the poison rate, its weights and the second view: captions, BadNets.
+"""Sensitivity of the paper's objective to poison rate, weights and second view: captions, BadNets.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/sensitivity.py --jobs 2
