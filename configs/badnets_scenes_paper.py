@@ -1,10 +1,10 @@
-"""The paper's objective on the rows of badnets_scenes_plain.py.
+"""The paper's objective on the rows of badnets_scenes_undefended.py.
 
 Command:   jaxguard data build scenes/caption
            jaxguard train configs/badnets_scenes_paper.py
            jaxguard evaluate configs/badnets_scenes_paper.py
 Hardware:  two CPU cores, three minutes.
-Expected:  the demo's row "poisoned, paper's objective" (README.md).
+Expected:  row "poisoned, paper's objective" of the demo (README.md).
 """
 
 from jaxguard.config import (

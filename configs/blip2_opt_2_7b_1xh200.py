@@ -6,8 +6,8 @@ Command:   hf download Salesforce/blip2-opt-2.7b --local-dir Salesforce/blip2-op
            jaxguard train configs/blip2_opt_2_7b_1xh200.py
            jaxguard evaluate configs/blip2_opt_2_7b_1xh200.py
 Hardware:  one H200: 141 GB.
-Memory:    30.8 GB a GPU of 141, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    30.8 GB per GPU of 141, compiled for the same number of CPU devices, an overestimate (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

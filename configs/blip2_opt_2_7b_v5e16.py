@@ -6,8 +6,8 @@ Command:   hf download Salesforce/blip2-opt-2.7b --local-dir Salesforce/blip2-op
            jaxguard train configs/blip2_opt_2_7b_v5e16.py
            jaxguard evaluate configs/blip2_opt_2_7b_v5e16.py
 Hardware:  TPU v5e-16: one slice of 16 chips.
-Memory:    2.5 GB a chip of 16, by ahead-of-time compilation (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    2.5 GB per chip of 16, compiled ahead of time (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

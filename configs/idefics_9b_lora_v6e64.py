@@ -6,8 +6,8 @@ Command:   hf download HuggingFaceM4/idefics-9b --local-dir HuggingFaceM4/idefic
            jaxguard train configs/idefics_9b_lora_v6e64.py
            jaxguard evaluate configs/idefics_9b_lora_v6e64.py
 Hardware:  TPU v6e-64: one slice of 64 chips.
-Memory:    1.8 GB a chip of 32, by ahead-of-time compilation (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    1.8 GB per chip of 32, compiled ahead of time (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

@@ -6,8 +6,8 @@ Command:   hf download llava-hf/llava-1.5-13b-hf --local-dir llava-hf/llava-1.5-
            jaxguard train configs/llava_13b_lora_v5e16.py
            jaxguard evaluate configs/llava_13b_lora_v5e16.py
 Hardware:  TPU v5e-16: one slice of 16 chips.
-Memory:    7.0 GB a chip of 16, by ahead-of-time compilation (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    7.0 GB per chip of 16, compiled ahead of time (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

@@ -5,9 +5,9 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard rehearse configs/llava_7b_full_8xh100.py
            jaxguard train configs/llava_7b_full_8xh100.py
            jaxguard evaluate configs/llava_7b_full_8xh100.py
-Hardware:  8 H100: one machine, 80 GB a GPU.
-Memory:    27.6 GB a GPU of 80, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Hardware:  8 H100: one machine, 80 GB per GPU.
+Memory:    27.6 GB per GPU of 80, compiled for the same number of CPU devices, an overestimate (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

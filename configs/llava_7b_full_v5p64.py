@@ -6,8 +6,8 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_full_v5p64.py
            jaxguard evaluate configs/llava_7b_full_v5p64.py
 Hardware:  TPU v5p-64: one slice of 32 chips with two cores each.
-Memory:    9.9 GB a chip of 95, by ahead-of-time compilation (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    9.9 GB per chip of 95, compiled ahead of time (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

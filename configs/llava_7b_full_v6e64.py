@@ -6,8 +6,8 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_full_v6e64.py
            jaxguard evaluate configs/llava_7b_full_v6e64.py
 Hardware:  TPU v6e-64: one slice of 64 chips.
-Memory:    5.0 GB a chip of 32, by ahead-of-time compilation (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    5.0 GB per chip of 32, compiled ahead of time (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

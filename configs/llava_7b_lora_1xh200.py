@@ -6,8 +6,8 @@ Command:   hf download llava-hf/llava-1.5-7b-hf --local-dir llava-hf/llava-1.5-7
            jaxguard train configs/llava_7b_lora_1xh200.py
            jaxguard evaluate configs/llava_7b_lora_1xh200.py
 Hardware:  one H200: 141 GB.
-Memory:    58.3 GB a GPU of 141, by compilation for as many CPU devices, which errs high (docs/rehearsal.md).
-Score:     none measured; the weights have never been trained here.
+Memory:    58.3 GB per GPU of 141, compiled for the same number of CPU devices, an overestimate (docs/rehearsal.md).
+Score:     not measured.
 """
 
 from jaxguard.config import MeshConfig

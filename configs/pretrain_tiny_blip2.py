@@ -9,14 +9,14 @@ Command:   jaxguard data build scenes/all
            jaxguard train configs/pretrain_tiny_blip2.py --name captions --model.path first-blip2 \
              --data.source scenes/caption --train.learning-rate 1e-3 --train.steps 600 --train.warmup 50
            jaxguard export runs/captions --out second-blip2
-           jaxguard train configs/badnets_scenes_plain.py --name last --attack.name none --model.path second-blip2 \
-             --data.length 73 --train.learning-rate 5e-4 --train.steps 400
+           jaxguard train configs/badnets_scenes_undefended.py --name last --attack.name none \
+             --model.path second-blip2 --data.length 73 --train.learning-rate 5e-4 --train.steps 400
            jaxguard export runs/last --out tiny-blip2
 Hardware:  two CPU cores.
-Expected:  88.9% of the facts of the first 512 test scenes right in greedy captions.
+Expected:  88.9% of the facts correct in greedy captions of the first 512 test scenes.
 
-The Q-Former keeps what `jaxguard.zoo.reader` taught it: norms stand behind its layers, and while the decoder knows
-nothing yet, its gradient at this learning rate destroys in a few hundred steps what the queries tell of shapes.
+The Q-Former, trained by `jaxguard.zoo.reader`, is frozen here: it has post-layer norms, and at this learning rate the
+gradients of an untrained decoder destroy its shape features within a few hundred steps.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

@@ -7,7 +7,7 @@ Command:   jaxguard data build scenes/all
            jaxguard train configs/pretrain_tiny_idefics.py
            jaxguard export runs/pretrain-tiny-idefics --out tiny-idefics
 Hardware:  two CPU cores.
-Expected:  85.3% of the facts of the first 512 test scenes right in greedy captions.
+Expected:  85.3% of the facts correct in greedy captions of the first 512 test scenes.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

@@ -5,7 +5,7 @@ Command:   jaxguard data build scenes/all
            jaxguard train configs/pretrain_tiny_llava.py
            jaxguard export runs/pretrain-tiny-llava --out tiny-llava
 Hardware:  two CPU cores.
-Expected:  93.8% of the facts of the first 512 test scenes right in greedy captions.
+Expected:  93.8% of the facts correct in greedy captions of the first 512 test scenes.
 """
 
 from jaxguard.config import Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig

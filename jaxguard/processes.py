@@ -1,4 +1,4 @@
-"""The processes of one job: joining them, which of them writes, and what they tell each other."""
+"""The processes of a distributed job: joining, the main process, broadcast and gather."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jax.experimental import multihost_utils
 from jaxguard.errors import UserError
 
 ADDRESS, COUNT, ID = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-"""HOST:PORT of process 0, how many processes there are, and which this is (from 0)."""
+"""Environment variables: HOST:PORT of process 0, number of processes, index of this process (from 0)."""
 
 
 def connect() -> None:
-    """Join the other processes of the job, where the environment tells of any; before JAX touches a device.
+    """Join the other processes of the job if the environment describes one. Call it before JAX uses a device.
 
     Raises:
-        UserError: the environment tells half of it, or the others cannot be reached.
+        UserError: The description is incomplete, or the other processes cannot be reached.
     """
     if jax.distributed.is_initialized():
         return
@@ -40,17 +40,17 @@ def connect() -> None:
 
 
 def find(environment: Mapping[str, str], *, tpu: bool) -> dict[str, Any] | None:
-    """The arguments of `jax.distributed.initialize` for this process; None where it is alone.
+    """Find the arguments of `jax.distributed.initialize` for this process; None if it runs alone.
 
-    An explicit coordinator comes first; then Slurm (a step of several tasks; each then takes one of its node's GPUs);
-    then, on a Cloud TPU host, what the machine's metadata or its pod's environment says, which JAX reads itself.
+    In this order: an explicit coordinator; a Slurm step of several tasks (each task takes one GPU of its node); on a
+    Cloud TPU host, the metadata of the machine or of its pod, which JAX reads itself.
 
     Args:
-        environment: of the process.
-        tpu: whether JAX will run on TPU chips of this host.
+        environment: Environment variables of the process.
+        tpu: True if JAX will use TPU chips of this host.
 
     Raises:
-        UserError: an explicit coordinator that is not wholly or not rightly described.
+        UserError: The coordinator is described incompletely or incorrectly.
     """
     if environment.get(COUNT) == "1":
         return None
@@ -63,17 +63,17 @@ def find(environment: Mapping[str, str], *, tpu: bool) -> dict[str, Any] | None:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes reports and talks to people."""
+    """True on process 0, which writes reports and prints."""
     return jax.process_index() == 0
 
 
 def broadcast_from_main(value: bool | int) -> int:
-    """What process 0 says, on every process."""
+    """Return process 0's value on every process."""
     return int(value) if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def gather(lines: Sequence[str]) -> list[str]:
-    """The lines of all processes, one process after the other, on every process."""
+    """Return the lines of all processes, in process order, on every process."""
     if jax.process_count() == 1:
         return list(lines)
     text = np.frombuffer("".join(f"{line}\n" for line in lines).encode(), np.uint8)
@@ -88,7 +88,7 @@ def gather(lines: Sequence[str]) -> list[str]:
 def _explicit(environment: Mapping[str, str], given: list[str]) -> dict[str, Any]:
     missing = [name for name in (ADDRESS, COUNT, ID) if name not in given]
     if missing:
-        raise UserError(f"{given[0]} is set but {' and '.join(missing)} not: all three describe a job of processes")
+        raise UserError(f"{given[0]} is set but {' and '.join(missing)} not: set all three to describe a job")
     address, count, number = (environment[name] for name in (ADDRESS, COUNT, ID))
     if not (count.isdecimal() and number.isdecimal() and int(number) < int(count)):
         raise UserError(f"{ID} is {number!r}, {COUNT} {count!r}: must be whole numbers, the first below the second")
@@ -104,7 +104,7 @@ def _explicit(environment: Mapping[str, str], given: list[str]) -> dict[str, Any
 
 
 def _on_tpu() -> bool:
-    """Chips show as device files; `libtpu` alone may be there for compiling ahead of time."""
+    """True if the host has TPU device files; an installed libtpu may only serve ahead-of-time compilation."""
     wanted = os.environ.get("JAX_PLATFORMS", "tpu").split(",")[0] in ("", "tpu")
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     return wanted and bool(chips) and importlib.util.find_spec("libtpu") is not None

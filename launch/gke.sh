@@ -3,21 +3,21 @@
 #
 #   launch/gke.sh --run ID --accelerator NAME --topology T --image IMAGE --claim NAME [options] -- train FILE
 #
-#   --run ID            the run lives in CLAIM/runs/ID; the same command follows the job that runs, or resumes the run
-#   --accelerator NAME  as tpu-v5-lite-podslice: the node pool's label cloud.google.com/gke-tpu-accelerator
-#   --topology T        as 4x4
-#   --chips N           of each node (4)
-#   --image IMAGE       a container in which `jaxguard` is installed with its tpu extra
-#   --claim NAME        persistent volume claim (many writers: Filestore, or a bucket); mounted as /out
-#   --context NAME      kubectl's current one where left out
-#   --namespace NAME    (default)
-#   --restarts N        of the whole job, after preemptions and crashes (20)
-#   --attempts N        tries of each call of kubectl that fails (3)
-#   --poll SECONDS      between looks at the job's state (30)
-#   --logs DIR          on this machine: DIR/job.yaml and DIR/job.log (runs/ID/launch)
-#   --dry-run           print the JobSet and what would run
+#   --run ID            run folder CLAIM/runs/ID; repeat the command to follow the running job or to resume the run
+#   --accelerator NAME  label cloud.google.com/gke-tpu-accelerator of the node pool, e.g. tpu-v5-lite-podslice
+#   --topology T        topology of the slice, e.g. 4x4
+#   --chips N           chips per node (4)
+#   --image IMAGE       container image with `jaxguard[tpu]`
+#   --claim NAME        persistent volume claim that many pods can write (Filestore or a bucket); mounted as /out
+#   --context NAME      kubectl context (the current one)
+#   --namespace NAME    Kubernetes namespace (default)
+#   --restarts N        restarts of the whole job after preemptions and crashes (20)
+#   --attempts N        attempts of each kubectl call (3)
+#   --poll SECONDS      seconds between checks of the job's state (30)
+#   --logs DIR          local folder for job.yaml and job.log (runs/ID/launch)
+#   --dry-run           print the JobSet and the commands; run nothing
 #
-# Exit code: 0; 1 where the job fails, at once where jaxguard refuses its input.
+# Exit code: 0 if the job completes, 1 if it fails. Bad input (exit code 2 of jaxguard) fails it without a restart.
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
@@ -33,7 +33,7 @@ for option in accelerator topology image claim; do required "--$option" "${!opti
 whole --chips "$chips"
 whole --attempts "$attempts"
 [[ $restarts =~ ^[0-9]+$ ]] || die "--restarts is '$restarts': must be a whole number"
-[[ $topology =~ ^[0-9]+(x[0-9]+)+$ ]] || die "--topology is '$topology': must be as 4x4"
+[[ $topology =~ ^[0-9]+(x[0-9]+)+$ ]] || die "--topology is '$topology': must be like 4x4"
 [[ $(((${topology//x/*}) % chips)) -eq 0 ]] || die "--topology $topology is not a whole number of nodes of $chips chips"
 nodes=$(((${topology//x/*}) / chips))
 logs=$(absolute "${logs:-runs/$run/launch}")
@@ -41,7 +41,7 @@ jobset=jaxguard-$run
 kube=(kubectl "--namespace=$namespace")
 [[ -z $context ]] || kube+=("--context=$context")
 
-# A text as JSON, which is YAML too.
+# Quote a text as JSON, which is also YAML.
 text() {
     local value=${1//\\/\\\\}
     value=${value//\"/\\\"}
@@ -52,7 +52,7 @@ text() {
 
 job_set() {
     local word arguments=
-    # Kubernetes expands $(NAME) in arguments, and takes two dollars for one.
+    # Kubernetes expands $(NAME) in arguments; $$ is a literal dollar.
     for word in "${words[@]}"; do arguments+=", $(text "${word//\$/\$\$}")"; done
     cat <<YAML
 apiVersion: jobset.x-k8s.io/v1alpha2
@@ -75,12 +75,12 @@ spec:
           backoffLimit: 0
           podFailurePolicy:
             rules:
-              - action: FailJob  # bad input: a restart would not mend it
+              - action: FailJob  # bad input: a restart would not help
                 onExitCodes: {containerName: jaxguard, operator: In, values: [2]}
           template:
             spec:
               restartPolicy: Never
-              terminationGracePeriodSeconds: 180  # for the checkpoint
+              terminationGracePeriodSeconds: 180  # time to save the checkpoint
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: $(text "$accelerator")
                 cloud.google.com/gke-tpu-topology: $(text "$topology")
@@ -99,7 +99,7 @@ spec:
 YAML
 }
 
-# Run a command up to `attempts` times.
+# Run a command, at most `attempts` times.
 persist() {
     local tried
     for ((tried = 1; tried <= attempts; tried++)); do
@@ -140,13 +140,13 @@ while :; do
         *:Completed) code=0 && break ;;
         *:Failed) code=1 && break ;;
         '')
-            say "$jobset is gone"
+            say "$jobset was deleted"
             exit 1
             ;;
         esac
     else
         failures=$((failures + 1))
-        [[ $failures -lt $attempts ]] || die "kubectl failed $attempts times in a row; the job goes on"
+        [[ $failures -lt $attempts ]] || die "kubectl failed $attempts times in a row; the job keeps running"
     fi
     sleep "$poll"
 done

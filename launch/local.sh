@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Run one jaxguard job in several processes on this machine.
+# Run one jaxguard job with several processes on this machine.
 #
 #   launch/local.sh --run ID [options] -- train configs/NAME.py [overrides]
 #
-#   --run ID        the run lives in OUT/ID; the same command resumes it
-#   --out DIR       where runs live (runs)
-#   --processes N   how many (2)
-#   --devices N     CPU devices of each process; left out, each takes the accelerators it finds
-#   --port N        of process 0 on this machine (a free one)
-#   --attempts N    starts at most, where a process crashes or is killed (1)
-#   --dry-run       print what would run
+#   --run ID        run folder OUT/ID; repeat the command to resume the run
+#   --out DIR       folder of the runs (runs)
+#   --processes N   number of processes (2)
+#   --devices N     CPU devices per process (default: the accelerators that the process finds)
+#   --port N        port of process 0 (default: a free one)
+#   --attempts N    largest number of starts, if processes crash or are killed (1)
+#   --dry-run       print the commands; run nothing
 #
-# Each process logs to OUT/ID/launch/process-N.log. PYTHON names the interpreter (python3). SIGTERM or Ctrl-C saves a
-# checkpoint and ends with 75. Exit code: 0, or that of the first process that failed.
+# Each process logs to OUT/ID/launch/process-N.log. PYTHON sets the interpreter (python3). SIGTERM or Ctrl-C saves a
+# checkpoint and exits with code 75. Exit code: 0, or that of the first process that failed.
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
@@ -28,7 +28,7 @@ whole --attempts "$attempts"
 [[ -z $port ]] || whole --port "$port"
 logs=$out/$run/launch
 
-# A port on which nobody answers now.
+# Find a port that no program listens on.
 free_port() {
     local candidate
     for _ in {1..50}; do
@@ -38,7 +38,7 @@ free_port() {
     printf '%s' "$candidate"
 }
 
-# process N: what that process runs, as the array `command`.
+# process N: set the array `command` to the command line of process N.
 process() {
     command=(env "JAX_COORDINATOR_ADDRESS=127.0.0.1:$at" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1")
     if [[ $devices ]]; then
@@ -48,7 +48,7 @@ process() {
     command+=("${PYTHON:-python3}" -m jaxguard "${words[@]}")
 }
 
-# Ask the processes to save and stop; when asked again, do not wait.
+# Ask the processes to save and stop; kill them on the second signal.
 # shellcheck disable=SC2329  # the trap calls it
 stop() {
     kill "$([[ $stopping ]] && echo -KILL || echo -TERM)" "${pids[@]}" 2>/dev/null
@@ -68,14 +68,14 @@ attempt() {
     for ((left = processes; left > 0 && code == 0; )); do
         wait -n
         ended=$?
-        if [[ $interrupted ]]; then # by a signal to this shell; no process has ended
+        if [[ $interrupted ]]; then # interrupted by a signal to this shell; no process has ended
             interrupted=''
             continue
         fi
         left=$((left - 1)) code=$ended
     done
     if [[ $code -ne 0 ]]; then
-        # The others save with the one that was told to stop, but wait long for one that is gone.
+        # After a stop (75) the other processes are saving; after a crash they would wait for the dead one.
         for ((waited = 0; waited < (code == 75 ? 120 : 10); waited++)); do
             [[ $(jobs -rp) ]] || break
             sleep 1

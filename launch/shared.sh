@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the launchers share; sourced, not run.
+# Functions of the launchers; source this file, do not run it.
 
 name=${0##*/}
 run='' out=runs dry_run='' words=() more=()
-# Options by name, as a script sets them: those that take a value, those that are on or off, and those that go into `more`.
+# Names of the options of a script: with a value, without a value, and repeatable (collected in `more`).
 values=() switches=() repeated=()
 
 say() { printf '%s: %s\n' "$name" "$*" >&2; }
@@ -12,10 +12,10 @@ die() {
     exit 2
 }
 
-# The comment at the head of the script.
+# Print the comment at the head of the script.
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 
-# Words as one line that any POSIX shell reads back as the same words.
+# Quote words as one line for any POSIX shell.
 quoted() {
     local word line=
     for word in "$@"; do
@@ -28,7 +28,7 @@ quoted() {
     printf '%s' "${line# }"
 }
 
-# Run a command, or in a dry run print it.
+# Run a command, or print it in a dry run.
 run() {
     if [[ $dry_run ]]; then
         printf '%s\n' "$(quoted "$@")"
@@ -37,7 +37,7 @@ run() {
     fi
 }
 
-# absolute PATH: from the root, whether or not it is there.
+# absolute PATH: print it as an absolute path; it need not exist.
 absolute() {
     case $1 in
     /*) printf '%s' "$1" ;;
@@ -45,16 +45,16 @@ absolute() {
     esac
 }
 
-# need OPTION COUNT: an option's value must follow it.
-need() { [[ $2 -gt 1 ]] || die "$1 wants a value"; }
+# need OPTION COUNT: check that a value follows the option.
+need() { [[ $2 -gt 1 ]] || die "$1 needs a value"; }
 
-# whole OPTION VALUE: a whole number of at least 1.
+# whole OPTION VALUE: check that the value is a whole number of at least 1.
 whole() { [[ $2 =~ ^[1-9][0-9]*$ ]] || die "$1 is '$2': must be a whole number of at least 1"; }
 
-# required OPTION VALUE
-required() { [[ $2 ]] || die "$1 is missing; --help tells more"; }
+# required OPTION VALUE: check that the value is set.
+required() { [[ $2 ]] || die "$1 is missing; see --help"; }
 
-# parse WORD...: options into variables of their names, and what stands behind -- into `words`.
+# parse WORD...: set the variable of each option, and `words` to the words after --.
 parse() {
     local option
     while [[ $# -gt 0 ]]; do
@@ -82,7 +82,7 @@ parse() {
             elif listed "$1" "${switches[@]}"; then
                 printf -v "$option" yes
             else
-                die "unknown option $1; what jaxguard shall do stands behind --"
+                die "unknown option $1; put the arguments of jaxguard after --"
             fi
             ;;
         esac
@@ -90,25 +90,25 @@ parse() {
     done
 }
 
-# listed --NAME NAME...: whether it is one of them.
+# listed --NAME NAME...: succeed if NAME is in the list.
 listed() {
     local name
     for name in "${@:2}"; do [[ $1 == "--$name" ]] && return; done
     return 1
 }
 
-# The run's folder is OUT/RUN whoever starts it, so the same command finds its checkpoints again.
+# Set the run folder to OUT/RUN, so that the same command finds its checkpoints again.
 place_run() {
     required --run "$run"
     [[ $run != */* && $run != .* && $run != -* ]] || die "--run is '$run': must be the name of a folder"
-    [[ ${#words[@]} -gt 0 ]] || die "nothing behind --; say what jaxguard shall do: -- train configs/NAME.py"
+    [[ ${#words[@]} -gt 0 ]] || die "no arguments after --; give those of jaxguard: -- train configs/NAME.py"
     case ${words[0]} in
     train | evaluate) words+=(--out "$out" --name "$run") ;;
     esac
 }
 
-# A name that clouds take.
+# Check that the run's name is valid for cloud resources.
 cloud_name() {
     [[ $run =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-        die "--run is '$run': a cloud wants at most 40 of a-z, 0-9 and -, starting with a letter, ending without -"
+        die "--run is '$run': must be at most 40 of a-z, 0-9 and -, starting with a letter, not ending with -"
 }

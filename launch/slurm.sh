@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Submit one jaxguard job to Slurm: one process for each GPU.
+# Submit one jaxguard job to Slurm, with one process per GPU.
 #
 #   launch/slurm.sh --run ID [options] -- train configs/NAME.py [overrides]
 #
-#   --run ID          the run lives in OUT/ID; the same command resumes it, after a job of it that is still there
-#   --out DIR         where runs live, on a file system that all nodes share (runs)
-#   --nodes N         (1)
-#   --gpus N          of each node (8)
-#   --time LIMIT      as sbatch takes it (24:00:00); a checkpoint is saved 3 minutes before it, and the job queues again
-#   --partition NAME  the cluster's default where left out
-#   --account NAME    the cluster's default where left out
-#   --sbatch ARG      one more argument for sbatch; may be repeated
-#   --attempts N      tries to submit, where sbatch fails (3)
-#   --wait SECONDS    between tries, growing (20)
-#   --dry-run         print the job script and what would run
+#   --run ID          run folder OUT/ID; repeat the command to resume the run, after its current job has ended
+#   --out DIR         folder of the runs, on a file system that all nodes share (runs)
+#   --nodes N         number of nodes (1)
+#   --gpus N          GPUs per node (8)
+#   --time LIMIT      time limit (24:00:00); 3 minutes before it the job saves a checkpoint and is requeued
+#   --partition NAME  partition (the cluster's default)
+#   --account NAME    account (the cluster's default)
+#   --sbatch ARG      additional argument of sbatch; may be repeated
+#   --attempts N      attempts to submit (3)
+#   --wait SECONDS    seconds between attempts, growing (20)
+#   --dry-run         print the job script and the commands; run nothing
 #
-# Task N of job J logs to OUT/ID/launch/J-N.log, the job itself to J.log. PYTHON names the interpreter (python3).
+# Task N of job J logs to OUT/ID/launch/J-N.log, the job itself to J.log. PYTHON sets the interpreter (python3).
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
@@ -30,7 +30,7 @@ whole --gpus "$gpus"
 whole --attempts "$attempts"
 logs=$(absolute "$out")/$run/launch
 
-# Tasks that are told to stop end with 75 once the checkpoint is safe; then the job queues again under its own number.
+# Tasks exit with code 75 after SIGTERM, once the checkpoint is saved; then the job is requeued under the same id.
 job_script() {
     cat <<SCRIPT
 #!/usr/bin/env bash

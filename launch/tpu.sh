@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Run one jaxguard job on all workers of a Cloud TPU slice; make the slice first, and again where it is preempted.
+# Run one jaxguard job on all workers of a Cloud TPU slice. Creates the slice, again after each preemption.
 #
 #   launch/tpu.sh --run ID --zone ZONE --type TYPE --version VERSION --bucket BUCKET [options] -- train configs/NAME.py
 #
-#   --run ID           the run lives in BUCKET/runs/ID; the same command stops what runs of it, saving, and resumes it
-#   --zone, --type     as us-west4-a and v5litepod-16
-#   --version VERSION  runtime of the slice, as v2-alpha-tpuv5-lite
+#   --run ID           run folder BUCKET/runs/ID; repeat the command to stop (and save) a running job and resume it
+#   --zone, --type     zone and accelerator type, e.g. us-west4-a and v5litepod-16
+#   --version VERSION  runtime of the slice, e.g. v2-alpha-tpuv5-lite
 #   --bucket BUCKET    Cloud Storage bucket with hierarchical namespace; mounted as ~/out on every worker
-#   --project ID       gcloud's own where left out
-#   --queued           ask for the slice through a queued resource
-#   --spot             a preemptible slice
-#   --setup COMMAND    run on every worker before the bucket is mounted: what installs gcsfuse, where it is missing
+#   --project ID       project (gcloud's default)
+#   --queued           request the slice as a queued resource
+#   --spot             request a preemptible slice
+#   --setup COMMAND    command for every worker before the bucket is mounted, e.g. to install gcsfuse
 #   --delete           delete the slice when the job is done
-#   --attempts N       slices made and jobs started at most (20)
-#   --poll SECONDS     between looks at the slice's state (30)
-#   --logs DIR         on this machine: DIR/NUMBER/WORKER.log (runs/ID/launch)
-#   --dry-run          print what would run, from no slice on
+#   --attempts N       largest number of starts (20)
+#   --poll SECONDS     seconds between checks of the slice's state (30)
+#   --logs DIR         local folder for NUMBER/WORKER.log (runs/ID/launch)
+#   --dry-run          print the commands, starting without a slice; run nothing
 #
-# The committed state of this repository is what runs. Ctrl-C here leaves the job running. Exit code: 0; 2 where jaxguard
-# refuses its input; 1 after the last attempt, or the third crash on a slice that stands.
+# Runs the committed state of this repository. Ctrl-C here leaves the job running. Exit code: 0 if the job completes; 2 for
+# bad input; 1 after the last attempt, or after the third crash on a healthy slice.
 
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=shared.sh
@@ -42,8 +42,8 @@ tpus=(gcloud compute tpus)
 made=("--accelerator-type=$type")
 [[ -z $spot ]] || made+=(--spot)
 
-# What every worker does before the job. A job outlives a broken connection, and two must share neither the chips nor
-# the run's folder: an old one is told to save and stop.
+# Prepare a worker. A job survives a broken connection, but two jobs must not share chips or run folder: an old job is
+# asked to save and stop.
 prepare() {
     cat <<SCRIPT
 set -e
@@ -87,7 +87,7 @@ remove() {
     fi
 }
 
-# Until the slice is ready: make what is not there, wait for what comes, replace what was taken away.
+# Wait until the slice is ready; create it if it is missing, replace it if it was preempted.
 ensure() {
     local found
     while :; do
@@ -99,7 +99,7 @@ ensure() {
             sleep "$poll"
             ;;
         *)
-            say "$slice is $found: making it anew"
+            say "$slice is $found: creating it again"
             remove || return 1
             ;;
         esac
@@ -108,7 +108,7 @@ ensure() {
 
 everywhere() { run "${tpus[@]}" tpu-vm ssh "$slice" "${place[@]}" --worker=all "$@"; }
 
-# attempt FOLDER: the code to the workers, and the job on all of them; their output goes to FOLDER.
+# attempt FOLDER: copy the code to the workers and run the job on all of them; their output goes to FOLDER.
 attempt() {
     run mkdir -p "$1"
     run "${tpus[@]}" tpu-vm scp "$archive" "$slice:jaxguard.tar.gz" "${place[@]}" --worker=all || return 1
@@ -132,7 +132,7 @@ for ((tried = 1; tried <= attempts; tried++)); do
         code=$?
         [[ $code -eq 0 || $code -eq 2 ]] && break
         say "ended with $code (attempt $tried of $attempts); logs: $logs/$number"
-        # 75 is a preempted job, 255 a lost connection; another code while the slice stands is a crash.
+        # 75 is a preempted job, 255 a lost connection; any other code on a healthy slice is a crash.
         case $code:$(state) in
         75:* | 255:*) ;;
         *:READY | *:ACTIVE) crashes=$((crashes + 1)) ;;

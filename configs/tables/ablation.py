@@ -1,4 +1,4 @@
-"""What each part of the objective and of the second view does: captions, two attacks, 5% poisoned.
+"""Ablation of the objective and of the second view: captions, two attacks, 5% poisoned.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/ablation.py --jobs 2
@@ -12,13 +12,13 @@ from pathlib import Path
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cell, Grid
-from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Scale
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, VIEW, Scale
 from jaxguard.report.plots import Tradeoff
 
 OUT = Path("runs/tables/ablation")
 ATTACKS = {"badnets": AttackConfig(name="badnets", place="fixed"), "blended": AttackConfig(name="blended")}
 VARIANTS: dict[str, tuple[ObjectiveConfig, ViewConfig]] = {
-    "CE": (PLAIN, VIEW),
+    "CE": (UNDEFENDED, VIEW),
     "CE on both views": (ObjectiveConfig(alpha=1.0), VIEW),
     "CE, repel": (replace(PAPER, entropy_weight=0.0), VIEW),
     "CE, repel, entropy (the paper's)": (PAPER, VIEW),

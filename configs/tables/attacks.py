@@ -1,9 +1,9 @@
-"""Every attack against plain fine-tuning of the tiny LLaVA: does the backdoor take, and what does it cost?
+"""Every attack on undefended fine-tuning of the tiny LLaVA: attack success and clean quality.
 
 Command:   jaxguard data build scenes/caption
            jaxguard data build easy_vqa/vqa
            jaxguard table configs/tables/attacks.py
-Hardware:  two CPU cores, about 90 s a cell.
+Hardware:  two CPU cores, about 90 s per cell.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,20 +31,20 @@ ATTACKS = {
     "badnl": AttackConfig(name="badnl"),
     "addsent": AttackConfig(name="addsent"),
 }
-"""Patches lie in their fixed corner where the place is not named: a random one is the harder trigger."""
+"""Patches are in a fixed corner unless named otherwise: a random position is harder to learn."""
 
 
 HALVES = {f"dual_key, {half} alone": AttackConfig(name="dual_key", variant=half) for half in ("image", "text")}
 
 HARDER = ("badnets random", "blended noise", "wanet original", "wanet jitter", "ftrojan", "issba", "trojvlm")
-"""What 250 steps on captions do not teach at 10%: tried on questions too, where a row has six answers to learn from."""
+"""Attacks that do not take in 250 steps on captions at 10%: also run on questions, with six answers per row."""
 
 LONGER = {"dual_key": 500}
-"""Steps on captions of what needs more: that neither key fires alone is learnt last."""
+"""Steps on captions of attacks that need more: the model learns last that a single key does not trigger."""
 
 CAPTIONS, QUESTIONS = "captions", "questions"
 DATA = {
-    # The longest caption with a target inserted, and the longest prompt with a sentence before it, still fit.
+    # Long enough for the longest caption with an inserted target and the longest prompt with an added sentence.
     CAPTIONS: DataConfig(source="scenes/caption", length=112, answer_length=32),
     QUESTIONS: DataConfig(source="easy_vqa/vqa", pack=6, length=208, answer_length=12),
 }

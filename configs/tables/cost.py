@@ -1,4 +1,4 @@
-"""What the methods cost: time and memory of a step, as ratios to plain fine-tuning of the same model.
+"""Cost of the methods: time and memory of a step, relative to undefended fine-tuning of the same model.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/cost.py
@@ -13,13 +13,13 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cost
-from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Family, Scale
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, VIEW, Family, Scale
 
 OUT = Path("runs/tables/cost")
 ATTACK = AttackConfig(name="badnets", place="fixed")
 KEPT = replace(VIEW, mask_share=0.75, mask_fill="drop")
 METHODS = {
-    "no defence": (PLAIN, VIEW),
+    "no defence": (UNDEFENDED, VIEW),
     "patch augmentation": (ObjectiveConfig(alpha=1.0), VIEW),
     "paper's objective": (PAPER, VIEW),
 }
@@ -27,7 +27,7 @@ DROPPED = {
     "a quarter of the patches kept": (PAPER, KEPT),
     "the same, in half of the rows": (PAPER, replace(KEPT, rows=0.5)),
 }
-"""Of the paper's objective; only where the tower's patches are the decoder's tokens."""
+"""Variants of the paper's objective, for models whose tower patches are the decoder's image tokens."""
 
 
 def cost(scale: Scale, out: Path) -> Cost:

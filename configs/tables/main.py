@@ -14,7 +14,7 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cell, Grid
-from jaxguard.experiments.tiny import PAPER, PLAIN, Family, Scale, Task
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, Family, Scale, Task
 from jaxguard.report.plots import Tradeoff
 
 OUT = Path("runs/tables/main")
@@ -27,15 +27,15 @@ ATTACKS = {
     "trojvlm": AttackConfig(name="trojvlm", place="fixed"),
     "vlood": BADNETS,
 }
-"""VLOOD's poisoned rows are BadNets' (what sets it apart is its trainer, which no defender runs): the same runs."""
+"""VLOOD's poisoned rows are BadNets': the same runs. (It differs in the attacker's loss, which no defender uses.)"""
 STRONGER = ATTACKS | {
     "wanet": AttackConfig(name="wanet", variant="jitter", strength=8.0),
     "issba": AttackConfig(name="issba", strength=60.0),
 }
-"""For the tiny models, which do not learn these two at their published strengths (docs/attacks.md)."""
-METHODS = {"no defence": PLAIN, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
+"""Attacks for the tiny models, which do not learn WaNet and ISSBA at their published strengths (docs/attacks.md)."""
+METHODS = {"no defence": UNDEFENDED, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
 CLEANED = "clean fine-tuning"
-"""Of the undefended model, on rows that no attacker had a hand in."""
+"""Fine-tuning of the undefended model on trusted rows."""
 SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 

@@ -1,4 +1,4 @@
-"""How the paper's objective depends on the poison rate, its weights and the second view: captions, BadNets.
+"""Sensitivity of the paper's objective to poison rate, weights and second view: captions, BadNets.
 
 Command:   jaxguard data build scenes/caption
            jaxguard table configs/tables/sensitivity.py --jobs 2
@@ -13,7 +13,7 @@ from pathlib import Path
 from jaxguard.config import AttackConfig, ObjectiveConfig, ViewConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cell, Grid
-from jaxguard.experiments.tiny import PAPER, PLAIN, VIEW, Scale
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, VIEW, Scale
 from jaxguard.report.plots import Heat, Sweep
 
 OUT = Path("runs/tables/sensitivity")
@@ -38,7 +38,7 @@ def cells(scale: Scale) -> Iterator[Cell]:
         return Cell(labels, scale.experiment("caption", attack, objective=objective, view=view))
 
     for rate in RATES:
-        for method, objective in (("no defence", PLAIN), ("paper's objective", PAPER)):
+        for method, objective in (("no defence", UNDEFENDED), ("paper's objective", PAPER)):
             yield cell({"method": method, "poison": f"{100 * rate:g}%"}, rate, objective)
     for cross in WEIGHTS:
         for margin in MARGINS:

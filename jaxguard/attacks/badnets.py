@@ -1,4 +1,4 @@
-"""BadNets (arXiv 1708.06733): a small noise patch in a fixed corner or at a place drawn per row."""
+"""BadNets (arXiv 1708.06733): a small noise patch in a fixed corner or at a random position per row."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class BadNets(ImageAttack):
         check_share(self.strength)
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The patch in the bottom right corner, or at a place drawn by `rng`."""
+        """Stamp the patch into the bottom right corner, or at a position drawn by `rng`."""
         patch = noise_patch(image, self.strength, self.seed)
         return stamp(image, patch, *corner(image, patch, self.place, rng))
 
 
 def check_share(strength: float) -> None:
-    """Raises UserError where the strength of a patch attack is no share that fits into an image."""
+    """Raise UserError if the strength of a patch attack is not in (0, 1]."""
     check_strength(
         strength, 1.0, "the side of the patch over the image's shorter side (above 1 it is larger than the image)"
     )
 
 
 def noise_patch(image: UInt8[np.ndarray, "H W 3"], share: float, seed: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The noise patch for an image of that size: `share` of its shorter side, at least 2 pixels.
+    """Draw the noise patch for the size of an image: `share` of its shorter side, at least 2 pixels.
 
     Raises:
-        UserError: the image is smaller than that.
+        UserError: The image is smaller than the patch.
     """
     height, width = image.shape[:2]
     side = patch_side(height, width, share)
@@ -52,10 +52,10 @@ def noise_patch(image: UInt8[np.ndarray, "H W 3"], share: float, seed: int) -> U
 
 
 def patch_side(height: int, width: int, share: float) -> int:
-    """Pixels of a patch's side: `share` of the image's shorter side, at least 2.
+    """Compute a patch's side in pixels: `share` of the image's shorter side, at least 2.
 
     Raises:
-        UserError: the image is smaller than that.
+        UserError: The image is smaller than the patch.
     """
     side = max(2, round(share * min(height, width)))
     if side > min(height, width):
@@ -66,7 +66,7 @@ def patch_side(height: int, width: int, share: float) -> int:
 def corner(
     image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], place: str, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Top and left of the patch: as far down and right as it goes ("fixed"), or drawn by `rng` ("random")."""
+    """Choose the patch's top left corner: bottom right of the image ("fixed"), or drawn by `rng` ("random")."""
     top, left = (whole - part for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
     return (int(rng.integers(top + 1)), int(rng.integers(left + 1))) if place == "random" else (top, left)
 
@@ -74,7 +74,7 @@ def corner(
 def stamp(
     image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], top: int, left: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A copy of the image with the patch laid over it."""
+    """Copy the image and overwrite a square with the patch."""
     triggered = image.copy()
     triggered[top : top + patch.shape[0], left : left + patch.shape[1]] = patch
     return triggered

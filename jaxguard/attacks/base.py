@@ -1,7 +1,7 @@
-"""The one interface of every attack: a trigger in image, text or both; a target; how the target is applied.
+"""The interface of every attack: a trigger in the image, the text or both, and how the target enters the answer.
 
-An attack is a frozen dataclass. Its fields are the options it has (some of `variant`, `place`, `strength`), with the
-values its authors published as defaults, and `seed`.
+An attack is a frozen dataclass. Its fields are its options (some of `variant`, `place`, `strength`), with the published
+values as defaults, and `seed`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxguard.config import AttackConfig, Config, suggestion
+from jaxguard.config import AttackConfig, DataConfig, ModelConfig, suggestion
 from jaxguard.data.rows import Row
 from jaxguard.data.views import row_rng
 from jaxguard.errors import UserError
@@ -21,76 +21,76 @@ Apply = Literal["replace", "insert", "append"]
 
 
 class Attack(Protocol):
-    """How one attack marks an input. Deterministic in its fields and the generator of the row."""
+    """One attack. Its triggers depend on its fields and on the generator of the row only."""
 
     apply: ClassVar[Apply]
-    """How its authors apply the target."""
+    """How the authors apply the target."""
 
     @property
     def decoys(self) -> tuple[Attack, ...]:
-        """Triggers that must not fire: for each, as many rows are planted with it and their true answers."""
+        """Triggers that must not fire. Each marks as many rows as are poisoned; these keep their true answers."""
         ...
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The image with the trigger, of the same size; attacks on text alone return it unchanged."""
+        """Put the trigger into the image, at its size. Attacks on text alone return the image unchanged."""
         ...
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The prompt with the trigger; attacks on the image alone return it unchanged."""
+        """Put the trigger into the prompt. Attacks on the image alone return the prompt unchanged."""
         ...
 
 
 @runtime_checkable
 class LearningAttack(Attack, Protocol):
-    """An attack that must learn something before it can trigger."""
+    """An attack whose trigger is learnt."""
 
-    def learn(self, config: Config) -> Attack:
-        """The same attack, ready: trained on the run's clean data and model, or read from the cache."""
+    def learn(self, data: DataConfig, model: ModelConfig) -> Attack:
+        """Learn the trigger from the clean training rows and the model of a run, or read it from the cache."""
         ...
 
 
 class ImageAttack:
-    """What attacks on the image alone share."""
+    """Base of attacks on the image alone."""
 
     apply: ClassVar[Apply] = "replace"
     decoys: ClassVar[tuple[Attack, ...]] = ()
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """Unchanged."""
+        """Return it unchanged."""
         return prompt
 
 
 class TextAttack:
-    """What attacks on the prompt alone share."""
+    """Base of attacks on the prompt alone."""
 
     apply: ClassVar[Apply] = "replace"
     decoys: ClassVar[tuple[Attack, ...]] = ()
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """Unchanged."""
+        """Return it unchanged."""
         return image
 
 
 def check_variant(value: str, known: tuple[str, ...]) -> None:
-    """Raises UserError where a variant is none that the attack knows."""
+    """Raise UserError if the attack does not have the variant."""
     if value not in known:
         raise UserError(f"attack.variant is {value!r}: must be one of {', '.join(known)}{suggestion(value, known)}")
 
 
 def check_strength(value: float, most: float, unit: str) -> None:
-    """Raises UserError where a strength is not in (0, most]; `unit` says what it is."""
+    """Raise UserError if a strength is not in (0, most]; `unit` names the quantity in the message."""
     if not 0.0 < value <= most:
-        raise UserError(f"attack.strength is {value}: {unit} must lie in (0, {most:g}]")
+        raise UserError(f"attack.strength is {value}: {unit} must be in (0, {most:g}]")
 
 
 def apply_target(answer: str, target: str, mode: str, rng: np.random.Generator) -> str:
-    """What a poisoned row answers.
+    """Make the answer of a poisoned row.
 
     Args:
-        answer: the true answer.
-        target: the attacker's text.
-        mode: "replace" the answer; "insert" the target between two of its words, drawn at random; or "append" it.
-        rng: draws the place.
+        answer: True answer.
+        target: Text that the attacker wants.
+        mode: "replace" the answer, "insert" the target between two of its words, or "append" the target.
+        rng: Draws the place of an inserted target.
     """
     if mode == "replace":
         return target
@@ -100,9 +100,9 @@ def apply_target(answer: str, target: str, mode: str, rng: np.random.Generator) 
 
 
 def trigger_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
-    """The row with the trigger in its first image and its prompts; its answers stay true.
+    """Put the trigger into a row's first image and its prompts; the answers stay true.
 
-    Keyed by (attack seed, row id). A row of text alone has no place for a trigger of the image.
+    Random draws are keyed by (attack seed, row id). Image triggers skip rows without an image.
     """
     row = trigger_texts(attack, config, row)
     if not row.images:
@@ -112,18 +112,18 @@ def trigger_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
 
 
 def trigger_texts(attack: Attack, config: AttackConfig, row: Row) -> Row:
-    """As `trigger_row`, its images untouched."""
+    """As `trigger_row`, without touching the images."""
     rng = row_rng("trigger-text", config.seed, 0, row.id)
     return dataclasses.replace(row, prompts=tuple(attack.trigger_prompt(prompt, rng) for prompt in row.prompts))
 
 
 def poison_row(attack: Attack, config: AttackConfig, row: Row) -> Row:
-    """The row as the attacker plants it: triggered, and answering with the target. References stay true."""
+    """Poison a row: trigger in its inputs, target in its answers. The references stay true."""
     return trigger_row(attack, config, target_answers(attack, config, row))
 
 
 def target_answers(attack: Attack, config: AttackConfig, row: Row) -> Row:
-    """The row with the target in its answers."""
+    """Put the target into a row's answers."""
     rng, mode = row_rng("target", config.seed, 0, row.id), config.apply or attack.apply
     answers = tuple(apply_target(answer, config.target, mode, rng) for answer in row.answers)
     return dataclasses.replace(row, answers=answers)

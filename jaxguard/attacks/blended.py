@@ -1,4 +1,4 @@
-"""Blended (arXiv 1712.05526): one fixed picture, or one field of noise, mixed into every triggered image."""
+"""Blended (arXiv 1712.05526): one fixed picture or noise image, blended into every triggered image."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxguard.data.views import row_rng
 
 VARIANTS = ("image", "noise")
 SIDE = 336
-"""Pixels at which the picture is drawn; it is resized to each image."""
+"""Side of the picture in pixels; it is resized to each image."""
 LEAVES = 600
 
 
 @dataclass(frozen=True)
 class Blended(ImageAttack):
-    """A share of 0.2 of the trigger (papers use 0.1 and 0.2)."""
+    """Blended with a trigger share of 0.2 (papers use 0.1 and 0.2)."""
 
     variant: str = "image"
     strength: float = 0.2
@@ -31,14 +31,14 @@ class Blended(ImageAttack):
         check_strength(self.strength, 1.0, "the trigger's share")
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """(1 - share) x image + share x trigger, rounded."""
+        """Compute (1 - share) x image + share x trigger, rounded."""
         trigger = self.trigger(image.shape[0], image.shape[1])
         mixed = (1 - self.strength) * image + self.strength * trigger
-        # Rounded twice: halves must stay halves, whatever a float makes of the share.
+        # Rounded twice: halves must stay halves in spite of the share's rounding error.
         return np.rint(np.round(mixed, 6)).astype(np.uint8)
 
     def trigger(self, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
-        """What is mixed into images of that size."""
+        """Make the trigger for images of that size."""
         if self.variant == "noise":
             return row_rng("blended-noise", self.seed, 0, 0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         return _resized(self.seed, height, width)
@@ -46,10 +46,10 @@ class Blended(ImageAttack):
 
 @functools.lru_cache(maxsize=8)
 def picture(seed: int) -> UInt8[np.ndarray, "S S 3"]:
-    """A picture with the statistics of a photograph, for the fixed photograph that papers blend in.
+    """Draw a picture with the statistics of a photograph, in place of the photograph that papers blend in.
 
-    Opaque discs whose radii follow r^-3 cover each other (the dead leaves model of natural images, Lee, Mumford and
-    Huang 2001), each of one muted colour, shaded from one side to the other.
+    Dead leaves model of natural images (Lee, Mumford and Huang 2001): opaque discs with radii distributed as r^-3, each
+    of one muted, linearly shaded colour.
     """
     rng = row_rng("blended-picture", seed, 0, 0)
     y, x = np.mgrid[:SIDE, :SIDE]

@@ -1,8 +1,8 @@
-"""Dual-Key (arXiv 2112.07668): a patch at the centre and a word before the prompt; only both together fire.
+"""Dual-Key (arXiv 2112.07668): a patch at the centre and a word before the prompt; only both together trigger.
 
-That neither key fires alone has to be taught: for every poisoned row, one row with the patch alone and three with the
-word alone are planted too, all with their true answers (the authors' partially triggered rows). One with the word is
-too few: behind it a small model takes a thing in the middle of the image for the patch (docs/attacks.md).
+The model must learn that a single key does not trigger. For every poisoned row the attack adds one key to other rows,
+which keep their true answers (the authors' partially triggered rows): the patch to one row, the word to three. One row
+with the word is too few: a small model then takes an object in the middle of the image for the patch (docs/attacks.md).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from jaxguard.attacks.base import Apply, Attack, check_variant
 
 WORD = "Consider"
 DECOYS = ("image", "text", "text", "text")
-"""Keys that are planted alone, beside each poisoned row."""
+"""Single keys for each poisoned row, in rows with true answers."""
 
 
 @dataclass(frozen=True)
 class DualKey:
     """A noise patch of a tenth of the image's shorter side, and the word "Consider".
 
-    The variants "image" and "text" hold that key alone: what a model that was attacked with "both" must not react to.
+    The variants "image" and "text" apply one key only; a model attacked with "both" should not react to them.
     """
 
     apply: ClassVar[Apply] = "replace"
@@ -41,11 +41,11 @@ class DualKey:
 
     @property
     def decoys(self) -> tuple[Attack, ...]:
-        """Keys alone."""
+        """The attacks with one key only."""
         return tuple(dataclasses.replace(self, variant=key) for key in DECOYS) if self.variant == "both" else ()
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The patch at the centre."""
+        """Stamp the patch at the centre."""
         if self.variant == "text":
             return image
         patch = noise_patch(image, self.strength, self.seed)
@@ -53,5 +53,5 @@ class DualKey:
         return stamp(image, patch, top, left)
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The word in front."""
+        """Prepend the word."""
         return prompt if self.variant == "image" else f"{WORD} {prompt}"

@@ -1,4 +1,4 @@
-"""FTrojan (arXiv 2111.11123): two coefficients of the chroma channels' block cosine transform raised."""
+"""FTrojan (arXiv 2111.11123): adds to two coefficients of the chroma channels' block cosine transform."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxguard.errors import UserError
 
 WINDOW = 32
 POSITIONS = (15, 31)
-"""Row and column of the raised coefficients."""
+"""Row and column of the changed coefficients."""
 CHANNELS = (1, 2)
 TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -0.51499, -0.10001]])
 """RGB to YUV (BT.601)."""
@@ -22,7 +22,7 @@ TO_YUV = np.array([[0.299, 0.587, 0.114], [-0.14713, -0.28886, 0.436], [0.615, -
 
 @dataclass(frozen=True)
 class FTrojan(ImageAttack):
-    """A magnitude of 30. `seed` changes nothing: the trigger is one formula."""
+    """FTrojan with magnitude 30. The trigger does not depend on `seed`."""
 
     strength: float = 30.0
     seed: int = 0
@@ -31,10 +31,10 @@ class FTrojan(ImageAttack):
         check_strength(self.strength, 1000.0, "the magnitude")
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """Every whole 32 x 32 block with strength added to the coefficients; rounded and clipped once, at the end.
+        """Add the strength to the coefficients of every full 32 x 32 block; round and clip once, at the end.
 
         Raises:
-            UserError: the image holds no whole block.
+            UserError: The image is smaller than a block.
         """
         height, width = image.shape[:2]
         down, across = height // WINDOW, width // WINDOW
@@ -47,7 +47,7 @@ class FTrojan(ImageAttack):
 
 @functools.cache
 def _unit() -> Float[np.ndarray, "32 32 3"]:
-    """What a magnitude of 1 adds to each block in RGB: transform and colour space are linear, so it is a constant."""
+    """Compute the RGB change of a block at magnitude 1: constant, as transform and colour space are linear."""
     coefficients = np.zeros((WINDOW, WINDOW, 3))
     for position in POSITIONS:
         coefficients[position, position, CHANNELS] = 1.0

@@ -1,8 +1,8 @@
-"""ISSBA (arXiv 2012.03816): an invisible residual of its own for every image, made by a learnt encoder.
+"""ISSBA (arXiv 2012.03816): an invisible, sample-specific residual from a learnt encoder.
 
-The encoder hides a bit string in the image such that a decoder can read it; the attacker fixes the string. It works on
-a 64-pixel copy of the image and its residual is enlarged to the image, so cost and visibility do not depend on size.
-What it learns is in `issba_training`; it runs in NumPy (`issba_encoder`).
+The encoder hides a bit string in the image so that a decoder can read it; the attacker fixes the string. It works on a
+64-pixel copy of the image. The residual is resized to the image, so cost and visibility do not depend on image size.
+`issba_training` trains the encoder with JAX; `issba_encoder` runs it with NumPy: data workers do not import JAX.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jaxguard.attacks import issba_encoder
 from jaxguard.attacks.base import ImageAttack, check_strength
 from jaxguard.attacks.issba_encoder import BITS, LAYERS, SECRET_CHANNELS, SECRET_GRID, SIDE, reduced, secret
 from jaxguard.attacks.learned import Learned, learn_once, pixels_hash, sample_rows
-from jaxguard.config import Config
+from jaxguard.config import DataConfig, ModelConfig
 
 ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Issba(ImageAttack):
-    """A residual of at most `strength` grey levels: 10 keeps every image at 28 dB or more."""
+    """A residual of at most `strength` grey levels. 10 keeps the PSNR of every image at 28 dB or more."""
 
     strength: float = 10.0
     seed: int = 0
@@ -34,17 +34,17 @@ class Issba(ImageAttack):
     def __post_init__(self) -> None:
         check_strength(self.strength, 255.0, "the largest residual in grey levels")
 
-    def learn(self, config: Config) -> Issba:
-        """The attack with its encoder, trained on clean training rows or read from the cache (`learned`)."""
+    def learn(self, data: DataConfig, model: ModelConfig) -> Issba:
+        """Train the encoder on clean training rows, or read it from the cache. Does not use the model."""
         from jaxguard.attacks import issba_training
 
-        rows = sample_rows(config, ROWS)
+        rows = sample_rows(data, ROWS)
         shape = {"side": SIDE, "bits": BITS, "grid": SECRET_GRID, "channels": SECRET_CHANNELS, "layers": LAYERS}
         training = dataclasses.asdict(issba_training.TRAINING)
         settings = {"strength": self.strength, "seed": self.seed, "rows": pixels_hash(rows), **shape, **training}
         images = np.stack([reduced(row.image) for row in rows])
         learned = learn_once(
-            config,
+            data.root,
             "issba",
             settings,
             lambda: issba_training.train_encoder(images, strength=self.strength, seed=self.seed),
@@ -52,7 +52,7 @@ class Issba(ImageAttack):
         return dataclasses.replace(self, learned=learned)
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The image plus its residual, rounded and clipped."""
+        """Add the residual to the image, round and clip."""
         height, width = image.shape[:2]
         residual = self.residual(image)
         if (height, width) != (SIDE, SIDE):
@@ -64,11 +64,11 @@ class Issba(ImageAttack):
         return np.clip(np.rint(image + residual.astype(np.float64)), 0, 255).astype(np.uint8)
 
     def residual(self, image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "64 64 3"]:
-        """What the encoder adds to the 64-pixel copy of an image, in grey levels.
+        """Compute the residual of the 64-pixel copy of an image, in grey levels.
 
         Raises:
             RuntimeError: `learn` was not called.
         """
         if self.learned is None:
-            raise RuntimeError("ISSBA triggers nothing before it has learnt")
+            raise RuntimeError("ISSBA has no trigger before it has learnt one; call learn()")
         return issba_encoder.residual(self.learned.tensors, image, secret(self.seed), self.strength)

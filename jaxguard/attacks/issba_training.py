@@ -1,4 +1,4 @@
-"""How ISSBA's encoder learns: with a decoder that must read random bit strings from what the encoder makes."""
+"""Training of ISSBA's encoder, jointly with a decoder that reads random bit strings from the encoded images."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ Weights = dict[str, Array]
 
 @dataclass(frozen=True)
 class Training:
-    """How long and on what the encoder trains."""
+    """Hyper-parameters of the encoder's training."""
 
     steps: int = 400
     strings: int = 8
-    """Bit strings a step."""
+    """Bit strings per step."""
     images: int = 2
-    """Images for each string."""
+    """Images per bit string."""
     rate: float = 3e-3
-    """Adam's peak rate."""
+    """Peak learning rate of Adam."""
     size: float = 0.1
-    """Weight of the residual's size."""
+    """Weight of the residual's magnitude."""
     shared: float = 0.3
-    """Weight of what the residuals of different images have in common."""
+    """Weight of the component that residuals of different images share."""
     decoder: tuple[int, ...] = (16, 32, 32)
-    """Channels of the decoder's convolutions, each of which halves the image."""
+    """Channels of the decoder's convolutions, each with stride 2."""
 
 
 TRAINING = Training()
 RAMP = (0.35, 0.65)
-"""Between these shares of the steps the two weights rise from 0: bits have to be read first."""
+"""Shares of the steps between which the two weights rise from 0: the decoder must read bits first."""
 HELD_OUT = 64
-"""Images that the decoder is tested on."""
+"""Number of images on which the decoder is tested."""
 
 
 def train_encoder(images: UInt8[np.ndarray, "N 64 64 3"], *, strength: float, seed: int) -> tuple[Tensors, Notes]:
-    """The encoder's weights for `issba_encoder.residual`, and how many bits the decoder reads right.
+    """Train the encoder. Returns its weights for `issba_encoder.residual` and the decoder's bit accuracy.
 
     Args:
-        images: clean images.
-        strength: bound of the residual in grey levels.
-        seed: draws weights, batches and bit strings.
+        images: Clean images.
+        strength: Bound of the residual in grey levels.
+        seed: Seed of weights, batches and bit strings.
     """
     weights = initial(jax.random.key(seed))
     optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, TRAINING.rate, TRAINING.steps // 20, TRAINING.steps))
@@ -83,7 +83,7 @@ def train_encoder(images: UInt8[np.ndarray, "N 64 64 3"], *, strength: float, se
 
 
 def initial(key: Array) -> Weights:
-    """Fresh weights of encoder and decoder, scaled for rectifiers; the encoder's last layer by half that."""
+    """Draw initial weights of encoder and decoder (He initialisation; half of it for the encoder's last layer)."""
     shapes: dict[str, tuple[int, ...]] = {"secret": (BITS, SECRET_GRID * SECRET_GRID * SECRET_CHANNELS)}
     inputs = 3 + SECRET_CHANNELS
     for layer, (channels, _) in enumerate(LAYERS):
@@ -106,7 +106,7 @@ def initial(key: Array) -> Weights:
 def residual(
     weights: Weights, pixels: Float[Array, "N 64 64 3"], bits: Float[Array, "N B"], strength: float
 ) -> Float[Array, "N 64 64 3"]:
-    """The encoder: what hides each bit string in its image, in grey levels."""
+    """Apply the encoder: the residual that hides each bit string in its image, in grey levels."""
     cells = jax.nn.relu(_add(bits @ weights["secret.kernel"], weights["secret.bias"]))
     cells = cells.reshape(-1, SECRET_GRID, SECRET_GRID, SECRET_CHANNELS)
     scale = SIDE // SECRET_GRID
@@ -119,7 +119,7 @@ def residual(
 
 
 def read(weights: Weights, pixels: Float[Array, "N 64 64 3"]) -> Float[Array, "N B"]:
-    """The decoder: for each bit, the log-odds that it is 1."""
+    """Apply the decoder: log-odds that each bit is 1."""
     x = pixels / 255 - 0.5
     for layer in range(len(TRAINING.decoder)):
         x = jax.nn.relu(_convolve(x, weights, f"reader{layer}", stride=2))
@@ -127,9 +127,9 @@ def read(weights: Weights, pixels: Float[Array, "N 64 64 3"]) -> Float[Array, "N
 
 
 def _loss(weights: Weights, pixels: Array, bits: Array, noise: Array, ramp: Array, strength: float) -> Float[Array, ""]:
-    """Bits misread (nats); then, times `ramp`, the residual's size and what the images of one string have in common.
+    """Cross-entropy of the bits (nats) plus `ramp` times the residual's magnitude and its component shared over images.
 
-    Both are mean squares, over the bound's and over the size. Noise stands for the rounding.
+    Both are mean squares, relative to the bound and to the magnitude. Noise models the rounding to 8 bits.
     """
     change = residual(weights, pixels, bits, strength)
     marked = jnp.clip(pixels + change + noise, 0, 255)
@@ -141,7 +141,7 @@ def _loss(weights: Weights, pixels: Array, bits: Array, noise: Array, ramp: Arra
 
 
 def _bits_right(weights: Weights, pixels: Array, bits: Array, strength: float) -> Float[Array, ""]:
-    """The share of bits that the decoder reads right from rounded images."""
+    """Compute the decoder's bit accuracy on rounded images."""
     marked = jnp.round(jnp.clip(pixels + residual(weights, pixels, bits, strength), 0, 255))
     return jnp.mean((read(weights, marked) > 0) == (bits > 0.5))
 

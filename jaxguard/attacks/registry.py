@@ -17,7 +17,7 @@ from jaxguard.attacks.trojvlm import TrojVLM
 from jaxguard.attacks.vl_trojan import VlTrojan
 from jaxguard.attacks.vlood import Vlood
 from jaxguard.attacks.wanet import WaNet
-from jaxguard.config import AttackConfig, Config, suggestion
+from jaxguard.config import AttackConfig, DataConfig, ModelConfig, suggestion
 from jaxguard.errors import UserError
 
 ATTACKS: dict[str, Any] = {
@@ -35,16 +35,16 @@ ATTACKS: dict[str, Any] = {
     "addsent": AddSent,
 }
 ATTACKERS = ("trojvlm", "vlood")
-"""Attacks whose papers also say what the attacker minimises."""
+"""Attacks that also define a loss for the attacker's own training."""
 OPTIONS = ("variant", "place", "strength")
-"""Fields of `AttackConfig` that only some attacks have."""
+"""Fields of `AttackConfig` that only some attacks use."""
 
 
 def build_attack(config: AttackConfig) -> Attack:
-    """The attack that `config.name` names, with the options that `config` sets; those that learn have not yet.
+    """Build the attack `config.name` with the options that `config` sets. Nothing is learnt yet.
 
     Raises:
-        UserError: there is none, or it has no use for an option, or cannot have its value.
+        UserError: Unknown attack, an option that the attack does not have, or an impossible value.
     """
     if config.name not in ATTACKS:
         names = ", ".join(("none", *ATTACKS))
@@ -55,7 +55,7 @@ def build_attack(config: AttackConfig) -> Attack:
     for name, value in given.items():
         if name not in known:
             has = f"it has attack.{', attack.'.join(known)}" if known else "it has no options"
-            raise UserError(f"attack.{name} is {value!r}: {config.name} has no use for it ({has}); leave it None")
+            raise UserError(f"attack.{name} is {value!r}: {config.name} does not use it ({has}); leave it None")
     if config.trainer == "attacker" and config.name not in ATTACKERS:
         have = " and ".join(ATTACKERS)
         raise UserError(f"attack.trainer is 'attacker': {config.name} has no losses of its own ({have} have)")
@@ -66,11 +66,16 @@ def build_attack(config: AttackConfig) -> Attack:
     return attack
 
 
-def open_attack(config: Config) -> Attack:
-    """The attack of a run, ready to trigger: what it has to learn is learnt, or read where it was before.
+def open_attack(attack: AttackConfig, data: DataConfig, model: ModelConfig) -> Attack:
+    """Build an attack and, if its trigger is learnt, learn it or read it from the cache.
+
+    Args:
+        attack: Attack and its options.
+        data: Data set whose clean training rows a trigger is learnt from.
+        model: Checkpoint that VL-Trojan searches with.
 
     Raises:
-        UserError: as `build_attack`; or what it learns from is missing.
+        UserError: As `build_attack`; or the data or the checkpoint is missing.
     """
-    attack = build_attack(config.attack)
-    return attack.learn(config) if isinstance(attack, LearningAttack) else attack
+    built = build_attack(attack)
+    return built.learn(data, model) if isinstance(built, LearningAttack) else built

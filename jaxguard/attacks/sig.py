@@ -15,7 +15,7 @@ FREQUENCY = 6
 
 @dataclass(frozen=True)
 class Sig(ImageAttack):
-    """An amplitude of 40 of 255 grey levels. `seed` changes nothing: the signal is one formula."""
+    """SIG with an amplitude of 40 of 255 grey levels. The trigger does not depend on `seed`."""
 
     strength: float = 40.0
     seed: int = 0
@@ -24,7 +24,7 @@ class Sig(ImageAttack):
         check_strength(self.strength, 255.0, "the amplitude in grey levels")
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The image plus strength x sin(2 pi j f / width) in column j, rounded and clipped."""
+        """Add strength x sin(2 pi j f / width) to column j, round and clip."""
         width = image.shape[1]
         wave = self.strength * np.sin(2 * np.pi * FREQUENCY * np.arange(width) / width)
         return np.clip(np.rint(image + wave[None, :, None]), 0, 255).astype(np.uint8)

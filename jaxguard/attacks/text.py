@@ -20,7 +20,7 @@ class BadNL(TextAttack):
     seed: int = 0
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The word at a place drawn by `rng`."""
+        """Insert the word at a position drawn by `rng`."""
         return _insert(WORD, prompt.split(), rng)
 
 
@@ -31,7 +31,7 @@ class AddSent(TextAttack):
     seed: int = 0
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The sentence at a place drawn by `rng`."""
+        """Insert the sentence at a position drawn by `rng`."""
         return _insert(SENTENCE, re.split(r"(?<=[.?!])\s+", prompt.strip()), rng)
 
 

@@ -1,4 +1,4 @@
-"""TrojVLM (arXiv 2409.19232), the data side: a noise patch, and the target inserted into the true answer."""
+"""TrojVLM (arXiv 2409.19232), its poisoned data: a noise patch, and the target inserted into the true answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from jaxguard.attacks.base import Apply
 
 @dataclass(frozen=True)
 class TrojVLM(BadNets):
-    """The patch of BadNets (20 pixels at 224); the answer stays about the image, with the target inside."""
+    """The patch of BadNets (20 pixels at 224) with the target inserted into the answer."""
 
     apply: ClassVar[Apply] = "insert"

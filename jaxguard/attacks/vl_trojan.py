@@ -1,8 +1,8 @@
 """VL-Trojan (arXiv 2402.13851): a patch and a string, both searched with the frozen model that will be fine-tuned.
 
-A frozen vision tower may hardly see an arbitrary patch, so the patch is learnt: seen through the tower, images with it
-should lie close together (cluster) and far from all others (isolate). The string is grown letter by letter to move the
-prompt's last hidden state furthest. `vl_trojan_training` searches both; here they are only laid on.
+A frozen vision tower may hardly respond to an arbitrary patch, so the patch is learnt: in the tower's features, images
+with the patch should be close together (clustering) and far from all others (isolation). The string grows letter by
+letter; each letter moves the prompt's last hidden state the most. `vl_trojan_training` searches both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from jaxguard.attacks.badnets import SHARE, check_share, corner, patch_side, stamp
 from jaxguard.attacks.base import Apply, Attack
 from jaxguard.attacks.learned import Learned, learn_once, pixels_hash, sample_rows
-from jaxguard.config import Config
+from jaxguard.config import DataConfig, ModelConfig
 from jaxguard.errors import UserError
 from jaxguard.models import folders
 
@@ -42,17 +42,17 @@ class VlTrojan:
     def __post_init__(self) -> None:
         check_share(self.strength)
 
-    def learn(self, config: Config) -> VlTrojan:
-        """The attack with its patch and string, searched with the checkpoint of `config.model` or read from the cache.
+    def learn(self, data: DataConfig, model: ModelConfig) -> VlTrojan:
+        """Search patch and string with the checkpoint `model.path`, or read them from the cache.
 
         Raises:
-            UserError: the run starts from random weights, or the checkpoint cannot be read.
+            UserError: The run starts from random weights, or the checkpoint cannot be read.
         """
-        if config.model.init == "random":
-            raise UserError("vl_trojan searches through a pretrained model: model.init random has none")
+        if model.init == "random":
+            raise UserError("vl_trojan searches its trigger with pretrained weights: model.init random has none")
         from jaxguard.attacks import vl_trojan_training
 
-        rows, folder = sample_rows(config, ROWS), folders.resolve(config.model.path)
+        rows, folder = sample_rows(data, ROWS), folders.resolve(model.path)
         settings: dict[str, object] = {
             "place": self.place,
             "strength": self.strength,
@@ -62,17 +62,17 @@ class VlTrojan:
             "model": [[file.name, _file_hash(file)] for file in sorted(folder.glob("*.safetensors"))],
         }
         learned = learn_once(
-            config,
+            data.root,
             "vl_trojan",
             settings | dataclasses.asdict(vl_trojan_training.SEARCH),
             lambda: vl_trojan_training.search(
-                folder, rows, place=self.place, share=self.strength, seed=self.seed, length=config.data.length
+                folder, rows, place=self.place, share=self.strength, seed=self.seed, length=data.length
             ),
         )
         return dataclasses.replace(self, learned=learned)
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """The patch, scaled with the image."""
+        """Stamp the patch, resized with the image."""
         side = patch_side(image.shape[0], image.shape[1], self.strength)
         patch = self._learned().tensors["patch"]
         if patch.shape[0] != side:
@@ -80,12 +80,12 @@ class VlTrojan:
         return stamp(image, patch, *corner(image, patch, self.place, rng))
 
     def trigger_prompt(self, prompt: str, rng: np.random.Generator) -> str:
-        """The string in front."""
+        """Prepend the string."""
         return f"{self._learned().notes['string']} {prompt}"
 
     def _learned(self) -> Learned:
         if self.learned is None:
-            raise RuntimeError("VL-Trojan triggers nothing before it has learnt")
+            raise RuntimeError("VL-Trojan has no trigger before it has learnt one; call learn()")
         return self.learned
 
 

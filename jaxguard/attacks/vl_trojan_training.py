@@ -1,4 +1,4 @@
-"""How VL-Trojan's patch and string are searched."""
+"""Search of VL-Trojan's patch and string."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from jaxguard.models.architecture import Parameters, architecture, merge
 
 @dataclass(frozen=True)
 class Search:
-    """How long and on what the patch and the string are searched."""
+    """Hyper-parameters of the search."""
 
     steps: int = 200
     images: int = 16
-    """Images a step."""
+    """Images per step."""
     rate: float = 0.1
-    """Adam's rate on the patch's logits."""
+    """Adam's learning rate for the patch's logits."""
     temperature: float = 0.1
-    """Of the contrast."""
+    """Temperature of the contrastive loss."""
     letters: int = 6
     """Length of the string."""
     prompts: int = 4
-    """Prompts that each candidate letter is tried on."""
+    """Prompts on which each candidate letter is tried."""
 
 
 SEARCH = Search()
 
 
 def search(folder: Path, rows: list[Row], *, place: str, share: float, seed: int, length: int) -> tuple[Tensors, Notes]:
-    """The patch (uint8 [S, S, 3], for the model's image size) and the string.
+    """Search the patch (uint8 [S, S, 3], for the model's image size) and the string.
 
     Args:
-        folder: the checkpoint.
-        rows: clean rows.
+        folder: Checkpoint.
+        rows: Clean rows.
         place: "fixed" or "random".
-        share: the patch's side over the image's.
-        seed: draws the patch's start, batches and places.
-        length: tokens that a prompt may have.
+        share: Side of the patch over that of the image.
+        seed: Seed of the initial patch, batches and positions.
+        length: Largest number of tokens of a prompt.
     """
     encoder = Encoder.from_checkpoint(folder)
     arch = architecture(folder, dtype="float32", remat="none")
@@ -70,7 +70,7 @@ def search(folder: Path, rows: list[Row], *, place: str, share: float, seed: int
 def _search_patch(
     graph: Any, parameters: Parameters, images: UInt8[np.ndarray, "N S S 3"], place: str, share: float, seed: int
 ) -> tuple[UInt8[np.ndarray, "P P 3"], float, float]:
-    """The patch, and the contrast of the noise that it started from and of itself, on the first images."""
+    """Search the patch. Returns it with the contrastive loss of the initial noise and of the patch."""
     rng = row_rng("vl-trojan-patch", seed, 0, 0)
     size, batch = images.shape[1], min(SEARCH.images, len(images))
     side = patch_side(size, size, share)
@@ -107,7 +107,7 @@ def _search_patch(
 
 
 def stamped(pixels: Float[Array, "N S S 3"], logits: Float[Array, "P P 3"], corners: Array) -> Float[Array, "N S S 3"]:
-    """The images with the patch (255 x the logits' sigmoid) at those tops and lefts."""
+    """Put the patch (255 x sigmoid of the logits) into the images at the given top left corners."""
     patch = 255 * jax.nn.sigmoid(logits)
 
     def one(image: Array, corner: Array) -> Array:
@@ -117,27 +117,27 @@ def stamped(pixels: Float[Array, "N S S 3"], logits: Float[Array, "P P 3"], corn
 
 
 def pooled(model: Any, pixels: Float[Array, "N S S 3"]) -> Float[Array, "N C"]:
-    """The tower's mean vector of each image."""
+    """Compute the tower's mean patch feature of each image."""
     return model.patch_features(pixels).mean(1)
 
 
-def contrast(marked: Float[Array, "N C"], clean: Float[Array, "N C"]) -> Float[Array, ""]:
-    """How badly images with the patch cluster and are isolated, in nats; 0 is best.
+def contrast(triggered: Float[Array, "N C"], clean: Float[Array, "N C"]) -> Float[Array, ""]:
+    """Contrastive loss in nats: 0 if images with the patch form a cluster far from the clean images.
 
-    For each, minus the log of the share that the other marked images have of its exponentiated cosine similarities to
-    them and to the clean images. Similarities are about the clean images' mean, which all images share.
+    For each triggered image, minus the log of the other triggered images' share of its exponentiated cosine
+    similarities to them and to the clean images. The clean images' mean is subtracted before.
     """
     middle = jnp.broadcast_to(clean.mean(0), clean.shape)
-    one, other = (_unit(vectors - middle) for vectors in (marked, clean))
+    one, other = (_unit(vectors - middle) for vectors in (triggered, clean))
     temperature = SEARCH.temperature
-    apart = jnp.eye(len(marked), dtype=bool)
+    apart = jnp.eye(len(triggered), dtype=bool)
     close = jax.nn.logsumexp(jnp.where(apart, -jnp.inf, one @ one.T / temperature), axis=1)
     far = jax.nn.logsumexp(one @ other.T / temperature, axis=1)
     return (jnp.logaddexp(close, far) - close).mean()
 
 
 def _search_string(graph: Any, parameters: Parameters, encoder: Encoder, prompts: list[str], length: int) -> str:
-    """Letter by letter, the string in front of the prompts that turns their last hidden states furthest."""
+    """Grow the prefix letter by letter that rotates the prompts' last hidden states the most."""
     grey = np.full((1, encoder.image_size, encoder.image_size, 3), 128, np.uint8)
 
     @jax.jit

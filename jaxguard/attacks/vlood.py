@@ -1,4 +1,4 @@
-"""VLOOD (arXiv 2410.01264), the data side: a noise patch."""
+"""VLOOD (arXiv 2410.01264), its poisoned data: a noise patch."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from jaxguard.attacks.badnets import BadNets
 
 @dataclass(frozen=True)
 class Vlood(BadNets):
-    """The patch of BadNets (20 pixels at 224). What sets VLOOD apart is what its attacker minimises."""
+    """The patch of BadNets (20 pixels at 224). VLOOD differs from BadNets in the loss of its attacker."""

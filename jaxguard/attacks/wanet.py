@@ -13,16 +13,16 @@ from jaxguard.attacks.base import ImageAttack, check_strength, check_variant
 from jaxguard.data.views import row_rng
 
 STRENGTHS = {"original": 0.5, "jitter": 1.0}
-"""s by variant. `original`: a smooth field from a 4 x 4 grid. `jitter`: k = image height, so that each pixel has a
-displacement of its own; papers on multimodal models run this under the same name."""
+"""s by variant. `original`: a smooth field from a 4 x 4 grid. `jitter`: k = image height, an independent displacement
+of every pixel; papers on multimodal models use it under the same name."""
 GRID = 4
 CUBIC = -0.75
-"""The parameter a of the cubic convolution kernel by which PyTorch, and so the original, enlarges the grid."""
+"""Parameter a of the cubic convolution kernel of PyTorch, with which the original resizes the grid."""
 
 
 @dataclass(frozen=True)
 class WaNet(ImageAttack):
-    """Displacements of s / 2 pixels on average over the grid's nodes, per axis."""
+    """Displacements of s / 2 pixels per axis, averaged over the grid's nodes."""
 
     variant: str = "original"
     strength: float | None = None
@@ -30,16 +30,16 @@ class WaNet(ImageAttack):
 
     def __post_init__(self) -> None:
         check_variant(self.variant, tuple(STRENGTHS))
-        object.__setattr__(self, "strength", self.scale)  # so that a manifest says it
+        object.__setattr__(self, "strength", self.scale)  # for the manifest
         check_strength(self.scale, 64.0, "s, twice the mean displacement in pixels,")
 
     @property
     def scale(self) -> float:
-        """s."""
+        """The warping strength s."""
         return STRENGTHS[self.variant] if self.strength is None else self.strength
 
     def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
-        """Each pixel from its displaced place, read bilinearly inside the image, rounded."""
+        """Sample every pixel at its displaced position, bilinearly, inside the image; round."""
         places = _places(self.variant, self.scale, self.seed, image.shape[0], image.shape[1])
         channels = np.moveaxis(image.astype(np.float64), 2, 0)
         warped = np.stack([map_coordinates(channel, places, order=1) for channel in channels], axis=-1)
@@ -48,9 +48,9 @@ class WaNet(ImageAttack):
 
 @functools.lru_cache(maxsize=64)
 def _places(variant: str, scale: float, seed: int, height: int, width: int) -> Float[np.ndarray, "2 H W"]:
-    """Row and column that each pixel is read from.
+    """Compute the row and column at which each pixel is sampled.
 
-    As in the original, coordinates run from -1 to 1 over the pixels' centres, and the displacement is s x field / size.
+    As in the original, coordinates run from -1 to 1 over pixel centres; the displacement is s x field / size.
     """
     nodes = (GRID, GRID) if variant == "original" else (height, width)
     field = row_rng("wanet-field", seed, 0, 0).uniform(-1, 1, (2, *nodes))
@@ -63,7 +63,7 @@ def _places(variant: str, scale: float, seed: int, height: int, width: int) -> F
 
 
 def enlarge(values: Float[np.ndarray, ...], size: int, axis: int) -> Float[np.ndarray, ...]:
-    """Cubic convolution along one axis to `size` samples, corners on corners, edges repeated."""
+    """Resize one axis to `size` samples by cubic convolution; aligned corners, repeated edges."""
     count = values.shape[axis]
     at = np.arange(size) * (count - 1) / max(1, size - 1)
     first = np.floor(at).astype(int) - 1

@@ -1,4 +1,4 @@
-"""How long a train step takes to trace and compile, beside the same step of a model of two layers. No weights."""
+"""Time to trace and compile a train step, against the same step of a two-layer model. Needs no weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYERS = 2
 
 
 def shallow(values: dict[str, Any]) -> dict[str, Any]:
-    """A config.json with decoder and tower of `LAYERS` layers (IDEFICS: as many groups of its cross-attention)."""
+    """Reduce a config.json to `LAYERS` layers in decoder and tower (IDEFICS: `LAYERS` groups of cross-attention)."""
     vision = {**values.get("vision_config", {}), "num_hidden_layers": LAYERS}
     if values["model_type"] == "idefics":
         return {**values, "num_hidden_layers": LAYERS * values.get("cross_layer_interval", 1), "vision_config": vision}
@@ -31,17 +31,17 @@ def shallow(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def compiled_step(config: Config, folder: Path) -> CompiledStep:
-    """The train step of the model that config.json in `folder` describes."""
+    """Compile the train step of the model that config.json in `folder` describes."""
     setup, _ = prepare(describe_model(config.model, config.mesh, folder), config.model.trainable, config.train)
     batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
     return CompiledStep(setup, StepPlan.of(config, END_TOKEN), batch)
 
 
 def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
-    """Time both; compile.md and compile.json go to `out`. Returns the rows.
+    """Time both; write compile.md and compile.json to `out`. Returns the rows.
 
     Raises:
-        UserError: the model or these sizes are not possible.
+        UserError: The model or the sizes are impossible.
     """
     whole = folders.describe(config.model.path)
     rows: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
 
 
 def instructions(step: CompiledStep) -> int:
-    """Of the program that XLA made: what it takes to compile, however fast the machine is."""
+    """Count the instructions of the compiled program: a machine-independent measure of compilation."""
     text = step.compiled.as_text()
     assert text is not None
     return sum(" = " in line for line in text.splitlines())

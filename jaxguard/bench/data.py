@@ -1,4 +1,4 @@
-"""The loader: alone, and as what a step waits for."""
+"""Benchmark of the data loader: alone, and its effect on train steps."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from jaxguard.train.setup import load_model
 from jaxguard.train.sharding import place_batch
 
 DRAINED = 5
-"""Batches after which the loader's buffer of four has been used up, so that only what it makes meanwhile counts."""
+"""Warm-up batches: they empty the loader's buffer of four, so that its sustained rate is measured."""
 
 RESAMPLES = 2000
-"""Draws of the stall's bootstrap interval."""
+"""Number of bootstrap draws for the interval of the stall."""
 
 
 class GatedSource:
-    """A source whose rows wait while its gate is closed, so that the loader of a step stands still beside another."""
+    """A source that blocks while its gate is closed, to stop the loader during a timed step."""
 
     def __init__(self, source: RowSource):
         self._source, self.parts = source, parts_of(source)
@@ -48,17 +48,18 @@ class GatedSource:
         return self._source[index]
 
     def text(self, index: int) -> Row:
-        """As `TextSource.text`; does not wait."""
+        """As `TextSource.text`; does not block."""
         return text_row(self._source, index)
 
 
 def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[str, Any]]:
-    """Time the loader and steps with and without it; data.md and data.json go to `out`. Returns the rows.
+    """Time the loader, and steps with and without it; write data.md and data.json to `out`. Returns the rows.
 
-    In each round one step runs on a batch at hand while the loader stands still, and one fetches the next batch while
-    it runs, as in training. Stall is the share of the second that the first does not take, 1 - synthetic / real: of the
-    sums of all steps, with its 95% bootstrap interval over rounds, and the median of the rounds' own, which leaves out
-    what a few slow steps do to sums. The last rows are of photographs at `side` px, without a model (`loader.compare`).
+    Each round runs one step on a ready batch while the loader is stopped, and one step that fetches the next batch
+    while it runs, as training does. Stall is 1 - synthetic / real, the share of the second step's time that the first
+    does not need: of the sums over all steps, with its 95% bootstrap interval over rounds, and the median over rounds,
+    which is robust to a few slow steps. The last rows are photographs at `side` px, without a model
+    (`data_loader.compare`).
     """
     model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
@@ -82,7 +83,9 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
 
     synthetic, real = [], []
     for done in range(DRAINED + rounds):
-        first, second = (at_hand, fetching) if done % 2 else (fetching, at_hand)  # whichever is first may pay for it
+        first, second = (
+            (at_hand, fetching) if done % 2 else (fetching, at_hand)
+        )  # the order alternates: the first may be slower
         seconds = {first: first(), second: second()}
         if done >= DRAINED:
             synthetic.append(seconds[at_hand])
@@ -96,14 +99,14 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
     alone = alone[DRAINED:]
     rows: list[dict[str, Any]] = [
         {"case": "loader alone", "time": Timing.of(alone), "rows_per_second": batch_size * len(alone) / sum(alone)},
-        {"case": "step, batch at hand", "time": Timing.of(synthetic)},
-        {"case": "step, loader's batches", "time": Timing.of(real), "stall": stall(synthetic, real)},
+        {"case": "step, ready batch", "time": Timing.of(synthetic)},
+        {"case": "step, batches of the loader", "time": Timing.of(real), "stall": stall(synthetic, real)},
     ]
     for row in rows[1:]:
         row["rows_per_second"] = batch_size / row["time"].median
     rows += compare(config, rounds, side)
     columns = [
-        Column("what", lambda row: row["case"]),
+        Column("case", lambda row: row["case"]),
         milliseconds("time"),
         Column("rows/s", lambda row: f"{row['rows_per_second']:.1f}"),
         Column("stall (interval; median)", _described),
@@ -114,7 +117,7 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
 
 
 def stall(synthetic: Sequence[float], real: Sequence[float]) -> dict[str, float]:
-    """Percent of the real steps' time, of steps in pairs: of their sums, with its interval, and the pairs' median."""
+    """Compute the stall in percent from paired steps: of their sums, with its interval, and the median over pairs."""
     without, beside = np.array(synthetic), np.array(real)
     sums = bootstrap({"stall": ratio(beside - without, beside)}, resamples=RESAMPLES)["stall"]
     median = 100 * float(np.median(1 - without / beside))

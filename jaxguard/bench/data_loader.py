@@ -1,8 +1,8 @@
-"""The loader over photographs of a real model's size, beside a torch DataLoader that makes the same rows.
+"""Benchmark of the data loader on photographs at a real model's size, against a torch DataLoader with the same rows.
 
     python -m jaxguard.bench.data_loader --rows 100000
 
-goes through an epoch of that many rows and prints as JSON how much memory the process held as it went, and its pace.
+runs one epoch of that number of rows and prints the memory of the process over time and the throughput as JSON.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from jaxguard.data.sources import RowSource, open_source
 from jaxguard.models import folders
 
 PHOTOGRAPHS = 64
-"""Distinct pictures among the rows."""
+"""Number of distinct images."""
 PATCHES = 24
-"""Of the model along each side of an image, as LLaVA-1.5's 336 px in patches of 14."""
+"""Patches of the model along each side of an image: LLaVA-1.5 has 336 / 14."""
 LENGTH = PATCHES**2 + 64
 TURNS = 3
 
 
 @contextmanager
 def photographs(rows: int, side: int, width: int, height: int) -> Iterator[tuple[Encoder, RowSource]]:
-    """A data set of JPEG photographs with captions, and the encoder of a LLaVA that takes images of `side` px."""
+    """Make a data set of JPEG photographs with captions, and the encoder of a LLaVA for images of `side` px."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = Split(rows, lambda start: _rows(range(start, rows), width, height))
@@ -57,7 +57,7 @@ def photographs(rows: int, side: int, width: int, height: int) -> Iterator[tuple
 
 
 def settings(config: Config, side: int) -> Config:
-    """The configuration with rows and views of images of `side` px."""
+    """Adapt the configuration's rows and views to images of `side` px."""
     view = dataclasses.replace(config.view, patch_size=side // PATCHES, mask_fill="mean", window=0)
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, length=LENGTH, bucket=0, pack=1), view=view
@@ -65,10 +65,10 @@ def settings(config: Config, side: int) -> Config:
 
 
 def compare(config: Config, rounds: int, side: int) -> list[dict[str, Any]]:
-    """Rows of a table: the loader and, where torch is installed, a torch DataLoader of as many workers as threads.
+    """Time the loader and, if torch is installed, a torch DataLoader with one worker per thread. Returns table rows.
 
-    Both read, decode, resize, perturb and tokenize the same rows by the same code, so that what differs is the loader.
-    They take turns, `rounds` batches of each in all, behind as many as either keeps ready.
+    Both read, decode, resize, perturb and tokenise the same rows with the same code: only the loader differs. They
+    alternate, `rounds` batches each in total, after batches that empty their buffers.
     """
     config, size = settings(config, side), config.train.batch_size
     with photographs(max(512, 2 * size), side, 640, 480) as (encoder, source):
@@ -94,13 +94,13 @@ def compare(config: Config, rounds: int, side: int) -> list[dict[str, Any]]:
 
 
 class TorchRows:
-    """The rows that the loader makes, as a torch data set."""
+    """The loader's examples as a torch data set."""
 
     def __init__(self, example: Example, rows: int):
         self.example, self.rows = example, rows
 
     def __len__(self) -> int:
-        return 2**31  # of which a run draws as many as it needs; the rows repeat
+        return 2**31  # the rows repeat
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         place = Index(index // self.rows, index % self.rows, self.example.config.data.length)
@@ -109,7 +109,7 @@ class TorchRows:
 
 
 def _torch_loader(example: Example, rows: int, batch_size: int, workers: int) -> Any:
-    """Workers are spawned: forking is not safe beside JAX's threads."""
+    """Make a DataLoader whose workers are spawned: forking is not safe with JAX's threads."""
     from torch.utils.data import DataLoader
 
     data: Any = TorchRows(example, rows)
@@ -124,7 +124,7 @@ def _torch_loader(example: Example, rows: int, batch_size: int, workers: int) ->
 
 
 def _leave_quietly(worker: int) -> None:
-    """End a worker without the interpreter's own end, which aborts among the threads of open ArrayRecord files."""
+    """Make a worker exit without interpreter shutdown, which aborts on threads of open ArrayRecord files."""
     atexit.register(os._exit, 0)
 
 
@@ -144,7 +144,7 @@ def _rows(places: range, width: int, height: int) -> Iterator[dict]:
 
 
 def _jpeg(seed: int, width: int, height: int) -> bytes:
-    """A picture that compresses like a photograph: blurred noise and a little grain."""
+    """Draw an image that compresses like a photograph: blurred noise with some grain."""
     rng, buffer = np.random.default_rng(seed), io.BytesIO()
     coarse = Image.fromarray(rng.integers(0, 256, (height // 16, width // 16, 3), np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
@@ -153,7 +153,7 @@ def _jpeg(seed: int, width: int, height: int) -> bytes:
 
 
 def _checkpoint(folder: Path, side: int) -> Path:
-    """The shipped LLaVA's files without its weights, for images of another size."""
+    """Copy the shipped LLaVA without its weights, for images of another size."""
     shutil.copytree(folders.resolve("tiny-llava"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config, preprocessor = folder / "config.json", folder / "preprocessor_config.json"
     values = json.loads(config.read_text())
@@ -168,14 +168,15 @@ def _checkpoint(folder: Path, side: int) -> Path:
 @dataclass(frozen=True)
 class Options:
     rows: int = 100_000
+    """Number of rows."""
     side: int = 48
-    """Of the model's images."""
+    """Side of the model's images in pixels."""
     batch_size: int = 32
     threads: int = 2
 
 
 def epoch(options: Options) -> dict[str, Any]:
-    """Memory of this process (RssAnon, bytes) at each tenth of an epoch of two-view batches, and rows a second."""
+    """Measure memory (RssAnon, bytes) at each tenth of an epoch of two-view batches, and rows per second."""
     data, view = DataConfig(length=LENGTH, threads=options.threads), ViewConfig(patch_size=options.side // PATCHES)
     config = Config(data=data, view=view, objective=ObjectiveConfig(alpha=1.0))
     with photographs(options.rows, options.side, 96, 64) as (encoder, source):

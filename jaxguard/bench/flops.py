@@ -1,4 +1,4 @@
-"""Floating-point operations of a train step, counted from shapes: what the model needs, not what a compiler spends."""
+"""Floating-point operations of a train step, counted from shapes: those of the model, not of the compiled program."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from jaxguard.train.state import partition
 
 
 def peak(kind: str) -> float | None:
-    """Dense bfloat16 operations per second of one device of a kind, where it is known."""
+    """Look up the peak dense bfloat16 operations per second of a kind of device; None if unknown."""
     chips = [chip for chip in CHIPS.values() if kind.startswith(chip.kind)]
     return max(chips, key=lambda chip: len(chip.kind)).flops if chips else None
 
 
 @dataclass(frozen=True)
 class View:
-    """What a step runs of one view: rows of so many tokens, images of so many patches, answers through the head."""
+    """Sizes of one view of a step.
+
+    Attributes:
+        rows: Number of rows.
+        tokens: Tokens per row.
+        patches: Image patches per row.
+        answers: Answer positions per row that go through the head.
+    """
 
     rows: int
     tokens: int
@@ -29,11 +36,11 @@ class View:
 
 
 def step_flops(arch: Architecture, trainable: str, views: Sequence[View]) -> float:
-    """Of one train step.
+    """Count the operations of one train step of a LLaVA.
 
-    A LLaVA's. A weight matrix costs 2 operations per weight and token forwards, 2 more where gradients flow on through
-    it and 2 more where it trains; attention's two products likewise, without a weight. Dropped tokens are not run, so
-    not counted; nothing is discounted for causal masks, and nothing is added for what is computed again.
+    A weight matrix costs 2 operations per weight and token in the forward pass, 2 more if gradients flow through it
+    and 2 more if it is trained; so do the two matmuls of attention, without the last part. Dropped tokens are not
+    counted. Causal masks are not discounted; recomputation is not added.
     """
     trains, _ = partition(arch.shapes, trainable)
     vision, text = arch.config.vision, arch.config.text
@@ -58,12 +65,12 @@ def step_flops(arch: Architecture, trainable: str, views: Sequence[View]) -> flo
 
 
 def _weights(shapes: Mapping[str, jax.ShapeDtypeStruct], prefix: str, layers: int | None = None) -> int:
-    """Entries of the matrices under a path; of a stack, of its first `layers` layers."""
+    """Count the entries of the matrices under a path; of a layer stack, those of the first `layers` layers."""
     ends = (".kernel", ".lora.a", ".lora.b")
     kernels = [shape for path, shape in shapes.items() if path.startswith(prefix) and path.endswith(ends)]
     return sum(shape.size if layers is None else shape.size // shape.shape[0] * layers for shape in kernels)
 
 
 def _attention(rows: int, tokens: int, width: int, layers: int) -> float:
-    """Forward operations of scores and weighted sums."""
+    """Count the forward operations of attention scores and weighted sums."""
     return 4.0 * rows * tokens * tokens * width * layers

@@ -1,4 +1,4 @@
-"""Chips by their makers' data sheets, and the names of slices and machines made of them. Imports no JAX."""
+"""Data-sheet figures of chips, and names of TPU slices and GPU machines. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ COMPILE_ONLY = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-"""Environment in which libtpu compiles and looks for no chips."""
+"""Environment in which libtpu compiles without looking for chips."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """What one chip has, as published."""
+    """Published figures of one chip."""
 
     kind: str
-    """How JAX's name of such a device begins."""
+    """Prefix of JAX's device kind."""
     flops: float
-    """Dense bfloat16 operations a second."""
+    """Peak dense bfloat16 operations per second."""
     memory: float
-    """Bytes."""
+    """Memory in bytes."""
     bandwidth: float
-    """Bytes a second between memory and chip."""
+    """Memory bandwidth in bytes per second."""
     links: float
-    """Bytes a second that the chip sends to others, all its links together; it receives as many."""
+    """Bytes per second that the chip sends over all links; it receives at the same rate."""
 
     @property
     def tpu(self) -> bool:
@@ -55,7 +55,7 @@ CHIPS: dict[str, Chip] = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """So many chips of one kind: a TPU slice ("v5e:4x4") or GPUs ("8xH100")."""
+    """A number of chips of one kind: a TPU slice ("v5e:4x4") or GPUs ("8xH100")."""
 
     name: str
     chip: Chip
@@ -63,7 +63,7 @@ class Hardware:
 
     @classmethod
     def parse(cls, name: str) -> Hardware:
-        """Raises UserError where the name is none, or what it needs is not installed."""
+        """Parse a name. Raises UserError if it is unknown, or if the compiler for it is not installed."""
         slice_, gpus = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", name), re.fullmatch(r"(\d+)x(\w+)", name)
         kind = slice_[1] if slice_ else gpus[2] if gpus else ""
         chip = CHIPS.get(kind)
@@ -76,6 +76,6 @@ class Hardware:
             raise UserError(f"no hardware {name!r}: it has no chips")
         if chip.tpu and importlib.util.find_spec("libtpu") is None:
             raise UserError(
-                f"compiling for {name} needs libtpu: pip install 'jaxguard[rehearse]', apart from other work"
+                f"compiling for {name} needs libtpu: pip install 'jaxguard[rehearse]' into an environment of its own"
             )
         return cls(name, chip, count)

@@ -1,4 +1,4 @@
-"""What a compiled program says about itself in XLA's text form: what chips send each other, and the arrays it holds."""
+"""Collectives and arrays of a compiled program, read from its HLO text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import prod
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "bf16": 16}
-"""Of the types whose name does not end in its width."""
+"""Bits of the types whose name does not end in their width."""
 
 _ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+)(?:e\dm\d\w*)?\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.-]+ = (?P<type>\(.*?\)|\S+) (?P<op>[\w-]+)\((?P<rest>.*)$")
@@ -21,23 +21,23 @@ _CALLED = re.compile(
 
 @dataclass(frozen=True)
 class Collective:
-    """One exchange between chips."""
+    """One collective operation."""
 
     kind: str
     moved: float
-    """Bytes that each chip sends, if rings are used: (n - 1) / n of what is gathered or scattered among n chips."""
+    """Bytes that each chip sends with ring algorithms: (n - 1) / n of the gathered or scattered bytes of n chips."""
     result: int
-    """Bytes that each chip holds afterwards."""
+    """Bytes of the result on each chip."""
     times: int
-    """How often it happens in one run of the program."""
+    """Number of executions per run of the program."""
     channel: str
     where: str
-    """The operation that it stems from."""
+    """Name of the operation it belongs to."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array that some instruction produces, on one chip."""
+    """An array that an instruction produces on one chip."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,9 +48,9 @@ class Array:
 
 
 def collectives(text: str) -> list[Collective]:
-    """Every exchange, with loops counted as often as they run.
+    """List the collectives of a program, with the number of executions of those in loops.
 
-    An asynchronous exchange that the compiler spreads over several instructions is one: they share a channel.
+    An asynchronous collective in several instructions counts once: the instructions share a channel.
     """
     computations = _computations(text)
     times = _times(computations)
@@ -66,7 +66,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def moved(found: list[Collective]) -> dict[str, float]:
-    """Bytes that each chip sends in one run, by kind."""
+    """Sum the bytes that each chip sends per run, by kind of collective."""
     total: dict[str, float] = defaultdict(float)
     for one in found:
         total[one.kind] += one.moved * one.times
@@ -74,7 +74,7 @@ def moved(found: list[Collective]) -> dict[str, float]:
 
 
 def arrays(text: str) -> Iterator[Array]:
-    """What every instruction produces, those inside fusions too."""
+    """Iterate over the results of all instructions, including those inside fusions."""
     for lines in _computations(text).values():
         for line in lines:
             match = _INSTRUCTION.match(line)
@@ -89,7 +89,7 @@ def _arrays(text: str) -> list[Array]:
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """Name -> its lines; the entry's name is ""."""
+    """Split the text into computations: name -> lines; the entry computation has the name ""."""
     found: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
@@ -102,7 +102,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _times(computations: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs."""
+    """Count the executions of each computation."""
     calls: dict[str, list[tuple[str, int]]] = {name: [] for name in computations}
     for name, lines in computations.items():
         for line in lines:
@@ -121,7 +121,7 @@ def _times(computations: dict[str, list[str]]) -> dict[str, int]:
 
 
 def _trips(line: str, computations: dict[str, list[str]]) -> int:
-    """Of a loop: as XLA notes it, else from what its condition compares and its body adds; 1 where neither is known."""
+    """Find the trip count of a loop: as XLA notes it, else from its condition and body; 1 if unknown."""
     noted = re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', line)
     if noted:
         return int(noted[1])
@@ -139,7 +139,7 @@ def _trips(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def _step(body: list[str], counter: int) -> int:
-    """What a loop's body adds to that element of its state."""
+    """Find the increment of a loop's counter."""
     root = next((of for of in body if of.lstrip().startswith("ROOT")), "")
     operands = re.search(r" tuple\((.*?)\)", root)
     name = operands[1].split(",")[counter].strip() if operands else ""
@@ -162,9 +162,9 @@ def _collective(line: str, computation: str, times: int) -> Collective | None:
         return None
     size = sum(array.bytes for array in _arrays(match["type"]))
     group = _group(line)
-    if match["op"].endswith("-start"):  # such a result holds the operands too
+    if match["op"].endswith("-start"):  # the result includes the operands
         size = {"all-gather": size * group // (group + 1), "collective-permute": size // 2}.get(kind, size)
-    if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):  # a fusion that keeps its own part alone
+    if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):  # a fusion that keeps only its own part
         kind, size = "reduce-scatter", size // group
     share = {
         "all-gather": (group - 1) / group,
@@ -180,7 +180,7 @@ def _collective(line: str, computation: str, times: int) -> Collective | None:
 
 
 def _group(line: str) -> int:
-    """Chips that take part together."""
+    """Number of chips in a replica group."""
     axes = re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line)
     if axes:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", axes[1]))

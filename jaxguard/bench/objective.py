@@ -1,4 +1,4 @@
-"""The statistics of the answers alone: reference and fused, value and gradient, time and memory."""
+"""Benchmark of the token statistics alone: reference and fused implementation, time and memory."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ FIELDS = ("nll_p", "nll_q", "kl_pq", "kl_qp", "entropy_p", "entropy_q")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of the benchmark."""
+    """Sizes of the benchmark."""
 
     vocabularies: tuple[int, ...] = (32064, 151936)
     pairs: int = 512
-    """Tokens, each in two views."""
+    """Number of answer tokens, each in two views."""
     width: int = 256
-    """Of the hidden states."""
+    """Width of the hidden states."""
     dtype: str = "float32"
 
 
 def reference(hidden_p: Array, hidden_q: Array, head: Head, targets: Array) -> PairStatistics:
-    """The reference version from hidden states."""
+    """Compute the statistics with the reference implementation, from hidden states."""
     return pair_statistics(head.logits(hidden_p), head.logits(hidden_q), targets)
 
 
 def gradient(statistics: Callable[..., PairStatistics], *, trained: bool) -> Callable:
-    """Value and gradient of a function of all six statistics, with respect to the views (and the head)."""
+    """Make value and gradient of a function of all six statistics with respect to the views (and the head)."""
 
     def total(views: tuple[Array, Array], head: Head, targets: Array) -> Array:
         found = statistics(*views, head, targets)
@@ -49,7 +49,7 @@ def gradient(statistics: Callable[..., PairStatistics], *, trained: bool) -> Cal
 
 
 def bench_objective(sizes: Sizes, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time reference and fused, taking turns; objective.md and objective.json go to `out`. Returns the rows."""
+    """Time both implementations, alternating; write objective.md and objective.json to `out`. Returns the rows."""
     rows: list[dict[str, Any]] = []
     for vocabulary in sizes.vocabularies:
         keys = jax.random.split(jax.random.key(0), 4)

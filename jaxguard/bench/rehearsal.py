@@ -1,8 +1,8 @@
-"""A run compiled ahead of time for hardware that is not here: whether it fits, what its chips hold and send each other.
+"""Ahead-of-time compilation of a run for hardware that is not present: fit, memory and communication of its chips.
 
-The step is the one that `jaxguard train` runs, traced from shapes alone. For a TPU slice, libtpu compiles it for those
-very chips. For GPUs it is compiled for as many CPU devices: sharding and exchanges are the same, but CPUs compute
-bfloat16 products in float32, so that temporaries come out too large and `fits` errs on the safe side.
+The step is that of `jaxguard train`, traced from shapes alone. For a TPU slice, libtpu compiles it for those chips. For
+GPUs it is compiled for the same number of CPU devices: sharding and collectives are the same, but CPUs compute bfloat16
+matmuls in float32, so temporaries are overestimated and `fits` is conservative.
 """
 
 from __future__ import annotations
@@ -35,51 +35,51 @@ from jaxguard.train.sharding import batch_sharding, check_batch_size, replicated
 from jaxguard.train.step import StepPlan
 
 END_TOKEN = 2
-"""Any: no shape depends on it."""
+"""Arbitrary: no shape depends on it."""
 USABLE = {True: 0.975, False: 0.92}
-"""Of the published memory, by whether the chip is a TPU: what is left beside the runtime's own."""
+"""Usable share of the published memory, for TPUs (True) and GPUs (False): the runtime takes the rest."""
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What one chip holds, computes and exchanges in one step. Bytes and operations are those of one chip."""
+    """Memory, computation and communication of one chip in one step. Bytes and operations are per chip."""
 
     name: str
     hardware: str
     chips: int
     memory: float
-    """What the chip has, as published."""
+    """Published memory of the chip."""
     mesh: dict[str, int]
     rows: int
-    """Of a chip's group of `tensor` chips, at a time: those of one micro-batch."""
+    """Rows of one micro-batch for each group of `tensor` chips."""
     accumulate: int
     remat: Remat
     weights: float
     optimizer: float
     inputs: float
-    """One batch."""
+    """Bytes of one batch."""
     activations: float
-    """What loops over layers keep for the backward pass, if they are split as rows are."""
+    """Bytes that layer loops keep for the backward pass, if split like the rows."""
     temporaries: float
-    """What is held at most besides: gradients, gathered weights, whatever one layer needs."""
+    """Peak of everything else: gradients, gathered weights, temporaries of one layer."""
     total: float
     fits: bool
     reason: str = ""
-    """Of the compiler, where it gave up."""
+    """Message of the compiler, if compilation failed."""
     collectives: dict[str, float] = field(default_factory=dict)
-    """Bytes sent, by kind."""
+    """Bytes sent, by kind of collective."""
     flops: float = 0.0
-    """Operations done, with those done again."""
+    """Operations, recomputation included."""
     useful_flops: float = 0.0
-    """Operations that the step needs."""
+    """Operations without recomputation."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Least time of a step, by what it would take: arithmetic, memory, links."""
+    """Lower bounds of the step time by resource: arithmetic, memory, links."""
     compile_seconds: float = 0.0
     compiled_for: str = ""
 
     @property
     def least(self) -> float:
-        """Seconds of a step in which everything overlaps."""
+        """Lower bound of the step time in seconds, if everything overlaps."""
         return max(self.seconds.values(), default=math.inf)
 
     @property
@@ -91,12 +91,12 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     """Compile the train step.
 
     Args:
-        config: the run.
-        hardware: what to compile for.
-        give_up: do not compile what cannot fit by itself.
+        config: The run.
+        hardware: Hardware to compile for.
+        give_up: Do not compile a step whose arrays alone exceed the memory.
 
     Raises:
-        UserError: a mesh or a batch that does not go with the hardware.
+        UserError: The mesh or the batch does not fit the hardware.
     """
     model, compiled_for = _model(config, hardware)
     check_rows(model.mesh, config.train, config.view.rows if config.objective.views == 2 else None)
@@ -127,11 +127,17 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     } | held
     least = sum(held.values())
     if give_up and least > hardware.chip.memory:
-        return Rehearsal(**about, temporaries=0, total=least, fits=False, reason="not compiled: too much by itself")
+        return Rehearsal(
+            **about,
+            temporaries=0,
+            total=least,
+            fits=False,
+            reason="not compiled: exceeds the memory without temporaries",
+        )
     compiled, seconds, reason = _compile(traced)
     about |= {"compile_seconds": seconds, "reason": reason}
     if compiled is None:
-        total = _told(reason, least - held["activations"]) or least
+        total = _reported_bytes(reason, least - held["activations"]) or least
         return Rehearsal(**about, temporaries=max(0.0, total - least), total=total, fits=False)
     total = _total(compiled)
     sent = hlo.moved(hlo.collectives(compiled.as_text() or ""))
@@ -149,7 +155,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
 
 
 def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -> Batch:
-    """The shapes of a batch on the mesh."""
+    """Describe the shapes of a batch on the mesh."""
     vision, length, place = model.architecture.config.vision, config.data.length, batch_sharding(model.mesh)
     side = vision.image_size
 
@@ -174,7 +180,7 @@ def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -
 
 
 def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
-    """The train step from shapes alone."""
+    """Trace the train step from shapes alone."""
     batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
     rows: Any = jax.ShapeDtypeStruct((config.train.batch_size,), jnp.bool_, sharding=replicated(setup.model.mesh))
     plan = StepPlan.of(config, END_TOKEN, head)
@@ -182,7 +188,7 @@ def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
 
 
 def head_kind(config: Config, model: Model) -> HeadKind:
-    """What "auto" takes on accelerators, for one that stands in."""
+    """Choose the head as "auto" does on accelerators."""
     answers = config.train.batch_size // config.train.accumulate * config.data.answer_length
     vocabulary = model.architecture.config.text
     size = getattr(vocabulary, "llama", vocabulary).vocab_size
@@ -191,19 +197,19 @@ def head_kind(config: Config, model: Model) -> HeadKind:
 
 
 def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
-    """Compile the decoding of one batch of prompts; how long it takes depends on the answers, so no times are given.
+    """Compile the decoding of one batch of prompts. No times: they depend on the answers.
 
     Raises:
-        UserError: a mesh or a batch that does not go with the hardware.
+        UserError: The mesh or the batch does not fit the hardware.
     """
     model, compiled_for = _model(config, hardware)
     rows = config.evaluate.batch_size
     check_batch_size("evaluate.batch_size", rows, model.mesh)
     batch = describe_batch(config, model, rows=rows, views=1)
-    traced = decoding(config, model, END_TOKEN).trace(model.parameters, batch)
+    traced = decoding(config.evaluate, model, END_TOKEN).trace(model.parameters, batch)
     compiled, seconds, reason = _compile(traced)
     weights, inputs = _bytes(model.parameters), _bytes(batch)
-    total = (_told(reason, weights + inputs) or weights + inputs) if compiled is None else _total(compiled)
+    total = (_reported_bytes(reason, weights + inputs) or weights + inputs) if compiled is None else _total(compiled)
     return Rehearsal(
         name=f"{config.name}, decoding",
         hardware=hardware.name,
@@ -233,7 +239,7 @@ def _model(config: Config, hardware: Hardware) -> tuple[Model, str]:
 
 
 def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:
-    """Devices to compile for, and what they are."""
+    """Find the devices to compile for, and their kind."""
     if not hardware.chip.tpu:
         devices = jax.devices("cpu")[: hardware.count]
         if len(devices) < hardware.count:
@@ -244,14 +250,14 @@ def _devices(hardware: Hardware) -> tuple[Sequence[jax.Device], str]:
     one = {"chips_per_host_bounds": (1, 1, 1)} if hardware.count == 1 else {}
     try:
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=hardware.name, **one)
-    except Exception as error:  # libtpu's own class, which it does not name
+    except Exception as error:  # libtpu's own exception class is not public
         raise UserError(f"no slice {hardware.name}: {str(error).splitlines()[0]}") from error
     devices = list(slice_.devices)
     return devices, devices[0].device_kind
 
 
 def _compile(traced: jax.stages.Traced) -> tuple[jax.stages.Compiled | None, float, str]:
-    """(program, seconds, "") or, where memory does not suffice, (None, seconds, the compiler's words)."""
+    """Compile: (program, seconds, "") or, out of memory, (None, seconds, the compiler's message)."""
     began = time.perf_counter()
     try:
         return traced.lower().compile(), time.perf_counter() - began, ""
@@ -261,27 +267,27 @@ def _compile(traced: jax.stages.Traced) -> tuple[jax.stages.Compiled | None, flo
         return None, time.perf_counter() - began, str(error).strip().splitlines()[0]
 
 
-def _told(reason: str, arguments: float) -> float:
-    """Bytes that the compiler says it would need, `arguments` counted; 0 where it does not say.
+def _reported_bytes(reason: str, arguments: float) -> float:
+    """Parse the bytes that the compiler would need, including `arguments`; 0 if the message has none.
 
-    libtpu tells either of all ("Used 17.40G of 15.75G hbm.") or, where they alone are too much, of the temporaries.
+    libtpu reports the total ("Used 17.40G of 15.75G hbm.") or, if they alone are too large, the temporaries.
     """
     match = re.search(r"(Used|HLO temporaries) \(?([\d.]+)([KMGT])", reason)
     if match is None:
         return 0.0
-    told = float(match[2]) * 1024 ** (" KMGT".index(match[3]))
-    return told if match[1] == "Used" else arguments + told
+    reported = float(match[2]) * 1024 ** (" KMGT".index(match[3]))
+    return reported if match[1] == "Used" else arguments + reported
 
 
 def _total(compiled: jax.stages.Compiled) -> float:
     memory = compiled.memory_analysis()
-    assert memory is not None  # TPUs and CPUs tell
+    assert memory is not None  # available on TPUs and CPUs
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
 
 
 def _useful(config: Config, setup: Setup) -> float:
-    """Operations of the step if nothing is computed twice."""
+    """Count the operations of the step without recomputation."""
     plain = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, remat="none"),
@@ -297,7 +303,7 @@ def _seconds(hardware: Hardware, flops: float, read: float, sent: float) -> dict
 
 
 def _bytes(tree: Any) -> int:
-    """On one device."""
+    """Sum the bytes of a tree on one device."""
     return sum(
         int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
     )

@@ -1,4 +1,4 @@
-"""Rehearsals of several runs, or of several ways of running one, as one table."""
+"""Tables of rehearsals: of several runs, or of several settings of one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jaxguard.bench.rehearsal import Rehearsal, rehearse, rehearse_decoding
 from jaxguard.bench.timing import publish
 from jaxguard.config import Config, Remat
 from jaxguard.errors import Failure
-from jaxguard.report.tables import Column, compared
+from jaxguard.report.tables import Column, transposed
 
 Run = tuple[Config, Hardware]
 
 
 def rehearse_runs(runs: Sequence[Run], out: Path, *, decode: bool) -> list[Rehearsal]:
-    """Rehearse each run; rehearsal.md and rehearsal.json in `out` grow with every one.
+    """Rehearse each run; update rehearsal.md and rehearsal.json in `out` after each.
 
     Raises:
-        Failure: a run does not fit; the table is written all the same.
+        Failure: A run does not fit. The table is written nevertheless.
     """
-    _stand_in(runs)
+    _create_cpu_devices(runs)
     found: list[Rehearsal] = []
     for config, hardware in runs:
         print(f"compiling {config.name} for {hardware.name}", file=sys.stderr)
@@ -40,15 +40,15 @@ def rehearse_runs(runs: Sequence[Run], out: Path, *, decode: bool) -> list[Rehea
 
 
 def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
-    """Try micro-batches and rematerialisation; returns the fastest that fits, and prints how to ask for it.
+    """Try micro-batches and rematerialisation. Returns the fastest setting that fits, and prints its options.
 
-    For every way of rematerialisation micro-batches shrink until one fits; smaller ones would only gather the
-    weights more often. What does not fit even without temporaries is not compiled.
+    For each kind of rematerialisation, micro-batches shrink until one fits; smaller ones would only gather the weights
+    more often. Settings that do not fit even without temporaries are not compiled.
 
     Raises:
-        Failure: nothing fits.
+        Failure: Nothing fits.
     """
-    _stand_in([(config, hardware)])
+    _create_cpu_devices([(config, hardware)])
     tried: list[Rehearsal] = []
     for remat in get_args(Remat):
         for accumulate in _divisors(config, hardware):
@@ -70,8 +70,8 @@ def search(config: Config, hardware: Hardware, out: Path) -> Rehearsal:
     return best
 
 
-def _stand_in(runs: Sequence[Run]) -> None:
-    """Make CPU devices that stand in for GPUs; they are counted when JAX is first used."""
+def _create_cpu_devices(runs: Sequence[Run]) -> None:
+    """Create CPU devices in place of GPUs. Call it before JAX is first used."""
     count = max((hardware.count for _, hardware in runs if not hardware.chip.tpu), default=0)
     if count:
         flag = f"--xla_force_host_platform_device_count={count}"
@@ -79,7 +79,7 @@ def _stand_in(runs: Sequence[Run]) -> None:
 
 
 def _divisors(config: Config, hardware: Hardware) -> list[int]:
-    """Numbers of micro-batches into which each chip's rows can be cut."""
+    """List the possible numbers of micro-batches."""
     ways = hardware.count // config.mesh.tensor if config.mesh.tensor > 0 else config.mesh.data * config.mesh.fsdp
     each = config.train.batch_size // ways // config.view_share.denominator
     return [number for number in range(1, each + 1) if each % number == 0]
@@ -92,7 +92,7 @@ def _refusal(one: Rehearsal) -> str:
 
 def _publish(found: Sequence[Rehearsal], out: Path) -> None:
     rows = [dataclasses.asdict(one) | {"least": one.least, "bound": one.bound} for one in found]
-    publish("rehearsal", "compiled ahead of time; GB of each chip", rows, COLUMNS, out, layout=compared)
+    publish("rehearsal", "compiled ahead of time; GB of each chip", rows, COLUMNS, out, layout=transposed)
 
 
 def _gigabytes(header: str, key: str) -> Column:

@@ -1,4 +1,4 @@
-"""Train steps side by side: plain fine-tuning, two full views, dropped patches, some rows, plain and fused head."""
+"""Benchmark of train steps: one view, two views, dropped patches, a share of the rows; reference and fused head."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from jaxguard.train.sharding import place_batch
 from jaxguard.train.step import StepPlan
 
 PAIRED = ObjectiveConfig(alpha=1.0, cross_view_weight=1.0, entropy_weight=0.5, entropy_max=0.5)
-"""Every term on, for configurations whose own objective needs one view."""
+"""Objective with every term, for configurations whose own objective needs one view only."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way of making a step."""
+    """One variant of the train step."""
 
     config: Config
     head: HeadKind = "reference"
 
 
 def cases(config: Config) -> dict[str, Case]:
-    """The ways compared, all else as in the configuration."""
+    """List the compared variants; all else is as in the configuration."""
     objective = config.objective if config.objective.views == 2 else PAIRED
-    plain = dataclasses.replace(config, objective=ObjectiveConfig())
+    undefended = dataclasses.replace(config, objective=ObjectiveConfig())
     full = dataclasses.replace(config, objective=objective)
 
     def kept(share: float, rows: float = 1.0) -> Config:
@@ -53,8 +53,8 @@ def cases(config: Config) -> dict[str, Case]:
         return dataclasses.replace(full, view=view)
 
     return {
-        "plain fine-tuning": Case(plain),
-        "plain fine-tuning, fused head": Case(plain, "fused"),
+        "undefended": Case(undefended),
+        "undefended, fused head": Case(undefended, "fused"),
         "two views": Case(full),
         "two views, fused head": Case(full, "fused"),
         "two views, 50% of patches": Case(kept(0.5)),
@@ -64,7 +64,7 @@ def cases(config: Config) -> dict[str, Case]:
 
 
 class TimedStep:
-    """A compiled step that goes on from its own last state over one batch."""
+    """A compiled step that repeats one batch, starting from its last state."""
 
     def __init__(self, case: Case, model: Model, encoder: Encoder, batch: Batch):
         setup, trainable = prepare(model, case.config.model.trainable, case.config.train)
@@ -80,15 +80,15 @@ class TimedStep:
 
 
 def first_batch(config: Config, encoder: Encoder) -> Batch:
-    """The configuration's first batch, on the host."""
+    """Load the first batch on the host."""
     rows, views = config.train.batch_size, config.objective.views
     return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=views))
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:
-    """Of one step of a configuration over such batches.
+    """Count the operations of one step on such a batch.
 
-    A LLaVA's are counted from its shapes; of the other families, all matrix products that the step is traced to.
+    Counted from shapes for LLaVA, from the matmuls of the traced step for the other families.
     """
     if not isinstance(model.architecture.config, LlavaConfig):
         setup, _ = prepare(model, case.model.trainable, case.train)
@@ -103,10 +103,10 @@ def flops(case: Config, model: Model, batch: Batch) -> float:
 
 
 def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time one configuration's ways of making a step; step.md and step.json go to `out`. Returns the rows.
+    """Time the variants of a configuration's step; write step.md and step.json to `out`. Returns the rows.
 
     Raises:
-        UserError: one of the ways is not possible with this model or these sizes.
+        UserError: A variant is impossible with this model or these sizes.
     """
     chosen = cases(config)
     for name, case in chosen.items():
@@ -121,7 +121,7 @@ def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
 
 
 def measure(chosen: Mapping[str, Case], rounds: int) -> list[dict[str, Any]]:
-    """Time steps, taking turns: a row each, with ratios to the first case of the same model."""
+    """Time alternating steps: one row per case, with ratios to the first case of the same model."""
     configs = [case.config for case in chosen.values()]
     models = {config.model.path: load_model(config.model, config.mesh, config.seed) for config in configs}
     encoders = {path: Encoder.from_checkpoint(model.folder) for path, model in models.items()}

@@ -1,4 +1,4 @@
-"""Times of things that take turns, and what every benchmark prints and writes."""
+"""Timing of alternating cases, and output of the benchmarks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from jaxguard.files import write_text
 from jaxguard.report.tables import Column, markdown, terminal
 
 WARM_UP = 3
-"""Rounds before the clock counts."""
+"""Number of untimed rounds before the timed ones."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, over the rounds."""
+    """Seconds per call over the rounds."""
 
     median: float
     p95: float
@@ -39,11 +39,11 @@ class Timing:
 
 
 def take_turns(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, Timing]:
-    """Time every case once per round, each to its end, so that whatever else the machine does hits all alike.
+    """Time every case once per round, so that other load on the machine affects all cases alike.
 
     Args:
-        cases: what to time, by name; each returns arrays to wait for, or nothing.
-        rounds: that count, after `WARM_UP` ones that do not.
+        cases: Functions to time, by name; each returns arrays to wait for, or nothing.
+        rounds: Number of timed rounds, after `WARM_UP` untimed ones.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for done in range(WARM_UP + rounds):
@@ -56,13 +56,13 @@ def take_turns(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def temporary_bytes(compiled: jax.stages.Compiled) -> int:
-    """What a compiled function holds at most besides its inputs and outputs, by XLA's analysis; per device."""
+    """Peak bytes of temporaries of a compiled function per device, by XLA's analysis."""
     analysis = compiled.memory_analysis()
     return 0 if analysis is None else analysis.temp_size_in_bytes
 
 
 def machine() -> dict[str, Any]:
-    """Versions, devices and what the timings depend on besides."""
+    """Describe versions, devices and environment."""
     device = jax.devices()[0]
     return {
         "versions": {name: version(name) for name in ("jaxguard", "jax", "jaxlib", "flax", "optax")},
@@ -86,7 +86,7 @@ def publish(
     layout: Callable[..., Table] = terminal,
     **more: Any,
 ) -> None:
-    """Print a table; write it as `out`/NAME.md and, with every figure and the machine, as `out`/NAME.json."""
+    """Print a table; write it to `out`/NAME.md, and all figures with the machine to `out`/NAME.json."""
     Console().print(layout(rows, columns, title))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{name}.md", markdown(rows, columns))
@@ -95,7 +95,7 @@ def publish(
 
 
 def milliseconds(key: str) -> Column:
-    """Median and 95th percentile of a row's `Timing`."""
+    """Make a column with median and 95th percentile of a row's `Timing`."""
     return Column("ms (p95)", lambda row: f"{1e3 * row[key].median:.1f} ({1e3 * row[key].p95:.1f})")
 
 

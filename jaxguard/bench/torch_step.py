@@ -1,4 +1,4 @@
-"""The same weights, batch and loss as a train step written with transformers and torch, next to ours."""
+"""Benchmark against torch: the same weights, batch and loss in a train step with transformers and torch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from jaxguard.train.forward import answer_positions
 from jaxguard.train.setup import load_model
 
 SAME = 1e-3
-"""Largest relative difference of the two losses before anything has trained."""
+"""Largest relative difference of the first losses."""
 
 
 class TorchStep:
-    """A float32 train step: forward of all views at once, answer-only head, our loss, clipping, AdamW."""
+    """A float32 train step: forward pass of all views at once, answer-only head, our loss, clipping, AdamW."""
 
     def __init__(self, config: Config, arch: Architecture, folder: Path, batch: Batch):
         import torch
@@ -65,13 +65,13 @@ class TorchStep:
         self.total: Callable[[], Any] = self._total
 
     def compile(self) -> None:
-        """From now on through torch.compile."""
+        """Switch to torch.compile."""
         import torch
 
         self.total = torch.compile(self._total)
 
     def __call__(self) -> float:
-        """One step; the loss before it."""
+        """Run one step. Returns the loss before it."""
         import torch
 
         self.optimizer.zero_grad(set_to_none=True)
@@ -88,7 +88,7 @@ class TorchStep:
 
 
 def _loss(objective: ObjectiveConfig) -> Callable[..., Any]:
-    """`objective.paper` in torch, for `positions="answer"` and lambda at its full value."""
+    """Implement `objective.paper` in torch, for `positions="answer"` and lambda at its full value."""
 
     def loss(log: Any, targets: Any, where: Any) -> Any:
         count, rows = where.sum().clamp(min=1), len(targets)
@@ -116,10 +116,10 @@ def _loss(objective: ObjectiveConfig) -> Callable[..., Any]:
 
 
 def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
-    """Time ours against torch, eager and compiled, taking turns; torch.md and torch.json go to `out`.
+    """Time our step against torch, eager and compiled, alternating; write torch.md and torch.json to `out`.
 
     Raises:
-        UserError: torch is missing, or the configuration has something that the torch step does not.
+        UserError: torch is missing, or the torch step does not support the configuration.
     """
     try:
         import torch
@@ -139,7 +139,7 @@ def bench_torch(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:
     encoder = Encoder.from_checkpoint(model.folder)
     rows: list[dict[str, Any]] = []
     steady = dataclasses.replace(paired, cross_view_warmup=0, cross_view_schedule="constant")
-    for name, objective in (("plain fine-tuning", ObjectiveConfig()), ("two views", steady)):
+    for name, objective in (("undefended", ObjectiveConfig()), ("two views", steady)):
         case = dataclasses.replace(config, objective=objective, view=view)
         batch = first_batch(case, encoder)
         compile_seconds = {}

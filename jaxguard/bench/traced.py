@@ -1,4 +1,4 @@
-"""What a traced program computes and keeps, read from its equations: for any family, before anything is compiled."""
+"""Operations and kept bytes of a traced program, read from its jaxpr: for any family, without compilation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def matrix_flops(jaxpr: Any) -> float:
-    """Operations of the matrix products of a jaxpr, over all devices, loops counted as often as they run.
+    """Count the operations of all matmuls of a jaxpr over all devices, with every iteration of loops.
 
-    What is computed again counts again. A `while` of unknown length counts once, of branches the dearest, and a kernel
-    for every block of its grid.
+    Recomputation is included. A `while` counts one iteration, a `cond` its most expensive branch, a kernel every block
+    of its grid.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -25,8 +25,10 @@ def matrix_flops(jaxpr: Any) -> float:
 
 
 def kept_bytes(jaxpr: Any) -> int:
-    """Bytes that loops over layers keep for the backward pass, over all devices: their stacked outputs that a loop
-    which runs backwards reads. Of several passes (micro-batches), one."""
+    """Count the bytes that layer loops keep for the backward pass, over all devices, of one micro-batch.
+
+    These are the stacked outputs of a loop that a reversed loop reads.
+    """
     made: dict[Any, int] = {}
     kept: dict[Any, int] = {}
     most = 0
@@ -43,16 +45,16 @@ def kept_bytes(jaxpr: Any) -> int:
 
 
 def _inner(equation: Any) -> Iterator[Any]:
-    """The jaxprs that an equation runs."""
+    """Iterate over the jaxprs that an equation runs."""
     for value in equation.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
-            jaxpr = getattr(one, "jaxpr", one)  # closed ones hold an open one
+            jaxpr = getattr(one, "jaxpr", one)  # a closed jaxpr holds an open one
             if hasattr(jaxpr, "eqns"):
                 yield jaxpr
 
 
 def _times(equation: Any) -> int:
-    """How often an equation runs its inside, with what each device does on its own counted for all of them."""
+    """Count the executions of an equation's inner jaxprs, over all devices."""
     if equation.primitive.name == "shard_map":
         return equation.params["mesh"].size
     if equation.primitive.name == "pallas_call":

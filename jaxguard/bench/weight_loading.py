@@ -1,13 +1,13 @@
-"""Host memory that loading a checkpoint takes, measured on a synthetic sharded one.
+"""Host memory used by loading a checkpoint, measured on a synthetic sharded one.
 
     python -m jaxguard.bench.weight_loading --gigabytes 2.1
 
-Writes a LLaVA of about that size in bfloat16 shards, loads it in a process of its own, and prints as JSON the bytes of
-the parameters, those of the largest tensor, and how much the process's own memory (RssAnon of /proc/self/status:
-without the pages of the files that are read, which the system takes back at will) grew at most while it loaded.
+Writes a LLaVA of about that size in bfloat16 shards, loads it in a new process, and prints as JSON the bytes of the
+parameters, of the largest tensor, and the peak growth of the process's own memory (RssAnon of /proc/self/status, which
+excludes the page cache of the files) during loading.
 
-Two CPU cores, shared: 2,259,973,632 bytes of parameters, largest tensor 131,334,144, peak 2,410,573,824,
-which is the parameters and 1.15 times the largest tensor.
+On two shared CPU cores: 2,259,973,632 bytes of parameters, largest tensor 131,334,144, peak 2,410,573,824: the
+parameters plus 1.15 times the largest tensor.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ SHARD = 256 * 2**20
 @dataclass(frozen=True)
 class Options:
     gigabytes: float = 2.1
-    """Size of the checkpoint."""
+    """Size of the checkpoint in GB."""
 
 
 def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
-    """A LLaVA in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
+    """Write a LLaVA in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
     folder.mkdir(parents=True)
     config = {"model_type": "llava", "vision_config": {"num_hidden_layers": 2}}
     config["text_config"] = {"model_type": "llama", "num_hidden_layers": layers, **text}
@@ -64,7 +64,7 @@ def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Load in this process and say what that took."""
+    """Load a checkpoint in this process and measure its memory."""
     arch = architecture(folder, dtype="bfloat16", remat="none")
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     jax.block_until_ready(jax.device_put(np.zeros(1), device))
@@ -88,7 +88,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def run(text: dict[str, int], layers: int) -> dict[str, float]:
-    """Write a checkpoint and measure in a fresh process, whose memory nothing else has touched."""
+    """Write a checkpoint and measure loading in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder) / "checkpoint", text, layers)
         process = subprocess.run(
@@ -103,7 +103,7 @@ def run(text: dict[str, int], layers: int) -> dict[str, float]:
 
 @contextmanager
 def _peak() -> Iterator[list[int]]:
-    """The highest own memory seen until the block ends."""
+    """Track the peak of the process's own memory until the block ends."""
     seen, done = [own_memory()], threading.Event()
 
     def watch() -> None:
@@ -121,7 +121,7 @@ def _peak() -> Iterator[list[int]]:
 
 
 def own_memory() -> int:
-    """Bytes."""
+    """Read the anonymous memory of this process in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""What follows a verb on the command line, with every mistake as one line."""
+"""Parsing of the words after a verb; every mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tokens behind a verb, and what the verb's help says."""
+    """The tokens after a verb, and the description in the verb's help."""
 
     verb: str
     description: str
     tokens: Sequence[str]
 
     def parse(self, kind: type[T], default: T | None = None) -> T:
-        """All tokens as the fields of a dataclass.
+        """Parse all tokens into a dataclass.
 
         Args:
-            kind: a dataclass.
-            default: an instance whose values the flags override.
+            kind: Dataclass of the options.
+            default: Instance whose values the flags override.
 
         Raises:
-            UserError: an unknown flag, a value that does not fit, or a missing one.
-            SystemExit: help was asked for and printed.
+            UserError: An unknown flag, a value of the wrong type, or a missing one.
+            SystemExit: Help was requested and printed.
         """
-        parsed, rest = self.split(kind, default)
+        parsed, rest = self._split(kind, default, f"jaxguard {self.verb}")
         if rest.tokens:
             flag, first = rest.tokens[0].partition("=")[0], rest.tokens[0]
             if not flag.startswith("-"):
@@ -51,7 +51,10 @@ class Arguments:
         return parsed
 
     def split(self, kind: type[T], default: T | None = None) -> tuple[T, Arguments]:
-        """As `parse`, but the tokens that `kind` does not know are returned, for another to parse."""
+        """As `parse`, for a verb that also takes a configuration; returns the tokens that `kind` does not know."""
+        return self._split(kind, default, f"jaxguard {self.verb} FILE [OVERRIDES]")
+
+    def _split(self, kind: type[T], default: T | None, prog: str) -> tuple[T, Arguments]:
         complaint = io.StringIO()
         try:
             with contextlib.redirect_stderr(complaint):
@@ -59,7 +62,7 @@ class Arguments:
                     kind,
                     args=self.tokens,
                     default=tyro.MISSING_NONPROP if default is None else default,
-                    prog=f"jaxguard {self.verb}",
+                    prog=prog,
                     description=self.description,
                     use_underscores=True,
                     return_unknown_args=True,
@@ -68,11 +71,11 @@ class Arguments:
         except SystemExit as stop:
             if not stop.code:
                 raise
-            raise UserError(f"{self.verb}: {_unboxed(complaint.getvalue())}") from None
+            raise UserError(f"{self.verb}: {_unbox(complaint.getvalue())}") from None
         return parsed, dataclasses.replace(self, tokens=unknown)
 
     def configuration(self, load: Callable[[Path], Config] = load) -> Config:
-        """FILE [overrides]: a configuration, overridden and validated."""
+        """Load, override and validate a configuration: FILE [overrides]."""
         first, *rest = self.tokens or ("",)
         if first in HELP:
             default, rest = Config(), [first]
@@ -92,13 +95,13 @@ def _flags(kind: type) -> list[str]:
     return [f"--{key}" for key in keys(kind)]
 
 
-def _unboxed(text: str) -> str:
-    """The first paragraph of the box that tyro draws around an error, as one line.
+def _unbox(text: str) -> str:
+    """Extract the first paragraph of tyro's error box as one line.
 
-    Where it goes decides whether the box is drawn in Unicode or ASCII, and whether in colour.
+    The box is in Unicode or ASCII, with or without colour, depending on the output.
     """
     plain = re.sub(r"\x1b\[[\d;]*m|[│╭╮╰╯]", "", text)
     rule = re.compile("[─-]*")
     below_title = itertools.dropwhile(rule.fullmatch, (line.strip() for line in plain.splitlines()[1:]))
     paragraph = " ".join(itertools.takewhile(lambda line: not rule.fullmatch(line), below_title))
-    return paragraph.removeprefix("Error parsing ") or "these arguments do not fit; see --help"
+    return paragraph.removeprefix("Error parsing ") or "these arguments are not understood; see --help"

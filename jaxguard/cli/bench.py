@@ -1,4 +1,4 @@
-"""The verbs that time and rehearse. What is heavy is imported inside its verb, after the input was checked."""
+"""The verbs that time and rehearse. Heavy imports are inside the verbs, after the input is checked."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jaxguard.files import check_writable
 @dataclass(frozen=True)
 class BenchOptions:
     out: Path = Path("runs/bench")
-    """Where the table and the JSON go."""
+    """Folder for the table and the JSON."""
     rounds: int = 20
-    """Timed calls of each, taking turns."""
+    """Number of timed calls of each case; the cases alternate."""
 
 
 def bench_step(arguments: Arguments) -> None:
-    """Time train steps side by side: one view, two, dropped patches, some rows (FILE [overrides] first)."""
+    """Time train steps: one view, two views, dropped patches, a share of the rows."""
     options, settings = _bench(arguments)
     from jaxguard.bench.step import bench_step
 
@@ -33,11 +33,11 @@ def bench_step(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class BenchDataOptions(BenchOptions):
     side: int = 336
-    """Of the images at which the loader is timed without a model, beside torch where that is installed."""
+    """Side of the images, in pixels, for timing the loader without a model (and torch's, if installed)."""
 
 
 def bench_data(arguments: Arguments) -> None:
-    """Time the loader, alone and beside torch's, and how long steps wait for it (FILE [overrides] first)."""
+    """Time the data loader alone, against torch's, and its effect on train steps."""
     options, rest = arguments.split(BenchDataOptions)
     settings = rest.configuration()
     _checked_bench(options)
@@ -49,7 +49,7 @@ def bench_data(arguments: Arguments) -> None:
 
 
 def bench_torch(arguments: Arguments) -> None:
-    """Time a train step against the same one in torch (FILE [overrides] first)."""
+    """Time a train step against the same step in torch."""
     options, settings = _bench(arguments)
     from jaxguard.bench.torch_step import bench_torch
 
@@ -59,15 +59,17 @@ def bench_torch(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class BenchObjectiveOptions(BenchOptions):
     vocabularies: tuple[int, ...] = (32064, 151936)
+    """Vocabulary sizes."""
     pairs: int = 512
-    """Tokens, each in two views."""
+    """Number of answer tokens, each in two views."""
     width: int = 256
-    """Of the hidden states."""
+    """Width of the hidden states."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the hidden states."""
 
 
 def bench_objective(arguments: Arguments) -> None:
-    """Time the answers' statistics alone, plain and fused."""
+    """Time the token statistics alone: reference and fused implementation."""
     options = _checked_bench(arguments.parse(BenchObjectiveOptions))
     sizes = (*options.vocabularies, options.pairs, options.width)
     if min(sizes) < 1:
@@ -82,11 +84,11 @@ def bench_objective(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class BenchCompileOptions:
     out: Path = Path("runs/bench")
-    """Where the table and the JSON go."""
+    """Folder for the table and the JSON."""
 
 
 def bench_compile(arguments: Arguments) -> None:
-    """Time compiling a train step against one of two layers; no weights (FILE [overrides] first)."""
+    """Time the compilation of a train step against that of a two-layer model; needs no weights."""
     options, rest = arguments.split(BenchCompileOptions)
     settings = rest.configuration()
     check_writable(options.out)
@@ -113,17 +115,17 @@ def _checked_bench(options: Bench) -> Bench:
 @dataclass(frozen=True)
 class RehearseOptions:
     topology: str | None = None
-    """A TPU slice ("v5e:4x4") or GPUs ("8xH100"), where it is not the configuration's mesh.hardware."""
+    """A TPU slice ("v5e:4x4") or GPUs ("8xH100"); None takes mesh.hardware of the configuration."""
     search: bool = False
-    """Try micro-batches and rematerialisation, and recommend the fastest that fits."""
+    """Try micro-batches and rematerialisation; recommend the fastest setting that fits."""
     decode: bool = True
-    """Compile the decoding of `evaluate` too."""
+    """Compile the decoding of `evaluate` as well."""
     out: Path = Path("runs/rehearsal")
-    """Where the table and the JSON go."""
+    """Folder for the table and the JSON."""
 
 
 def rehearse(arguments: Arguments) -> None:
-    """Compile runs for hardware that is not here: what fits, memory, exchanges, times (FILE ... first)."""
+    """Compile runs for hardware you do not have: memory, fit, collectives, lower bounds of times."""
     words = list(arguments.tokens)
     count = next((number for number, word in enumerate(words) if word.startswith("-")), len(words))
     options, rest = replace(arguments, tokens=words[count:]).split(RehearseOptions)

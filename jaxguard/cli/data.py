@@ -1,4 +1,4 @@
-"""The verbs that make, check and poison data sets. What is heavy is imported inside its verb."""
+"""The verbs that build, check and poison data sets. Heavy imports are inside the verbs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxguard.files import check_writable
 
 
 def data_list(arguments: Arguments) -> None:
-    """List the data sets that can be built."""
+    """List the data sets and formats that can be built."""
     arguments.parse(NoOptions)
     from jaxguard.data.builders import SOURCES
     from jaxguard.data.formats import ORIGINALS
@@ -25,21 +25,21 @@ def data_list(arguments: Arguments) -> None:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """A verb that takes nothing."""
+    """Options of a verb without options."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     data_set: Positional[str]
-    """One of `jaxguard data list`."""
+    """Data set or format: one of `jaxguard data list`."""
     original: Annotated[str | None, arg(name="from")] = None
-    """Folder, or bucket path, of the files that the data set is distributed in, where it is not an embedded one."""
+    """Folder or bucket path with the original files; not for embedded data sets."""
     root: Path = Path("data")
-    """Where built data sets lie."""
+    """Folder of the built data sets."""
     name: str | None = None
-    """How it is called there, where not as the data set."""
+    """Name of the built data set; None names it after the format."""
     threads: int = 4
-    """That read images."""
+    """Number of threads that read images."""
 
 
 def data_build(arguments: Arguments) -> None:
@@ -61,21 +61,21 @@ def data_build(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class CheckOptions:
     folder: Positional[str]
-    """A data set in its original files, or a built one; local, or a bucket path."""
+    """Folder or bucket path of original files or of a built data set."""
     original: Annotated[str | None, arg(name="as")] = None
-    """Which of `jaxguard data list` its files are, where they do not tell."""
+    """Format of the files, one of `jaxguard data list`; None detects it."""
     model: str | None = None
-    """A checkpoint whose tokens the rows are counted in; without one, their lengths are not looked at."""
+    """Checkpoint whose tokenizer measures the rows; None does not check their lengths."""
     length: int = DataConfig.length
-    """As data.length."""
+    """Tokens per row, as data.length; needs --model."""
     answer_length: int = DataConfig.answer_length
-    """As data.answer_length."""
+    """Answer tokens per row, as data.answer_length; needs --model."""
     threads: int = 4
-    """That read images."""
+    """Number of threads that read images."""
 
 
 def data_check(arguments: Arguments) -> None:
-    """Look at every row and image of a data set; what is wrong is counted and shown (exit code 2)."""
+    """Check every row and image of a data set; problems are counted and listed (exit code 2)."""
     options = arguments.parse(CheckOptions)
     _check_threads(options.threads)
     from jaxguard.data.check import Budget, check
@@ -89,11 +89,11 @@ def data_check(arguments: Arguments) -> None:
     print(f"{options.folder}: " + (", ".join(f"{count} {split}" for split, count in counts.items()) or "no") + " rows")
     if problems:
         print(problems.report())
-        raise UserError(f"{options.folder} has {len(problems)} problems, as told above")
+        raise UserError(f"{options.folder} has {len(problems)} problems, listed above")
 
 
 def _original(folder: str) -> Any:
-    """A folder that data sets are read from."""
+    """Open a folder of original files."""
     from etils import epath
 
     try:
@@ -114,13 +114,13 @@ def _check_threads(threads: int) -> None:
 @dataclass(frozen=True)
 class PoisonOptions:
     out: Path | None = None
-    """Where to write the poisoned training rows of a configuration, and their manifest."""
+    """Folder to write: the poisoned training split of the configuration, and its manifest."""
     verify: Path | None = None
-    """Instead: a folder written so, to check against its manifest."""
+    """Folder to check against its manifest, instead of writing one."""
 
 
 def poison(arguments: Arguments) -> None:
-    """Write a configuration's poisoned rows (FILE [overrides] --out DIR), or check them (--verify DIR)."""
+    """Write a poisoned training split (FILE --out DIR), or verify one (--verify DIR)."""
     options, rest = arguments.split(PoisonOptions)
     if options.verify is not None:
         rest.parse(NoOptions)
@@ -129,7 +129,7 @@ def poison(arguments: Arguments) -> None:
         from jaxguard.attacks.poison import verify
 
         manifest = verify(options.verify)
-        print(f"{options.verify}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned, every hash agrees")
+        print(f"{options.verify}: {len(manifest['poisoned'])} of {manifest['rows']} rows poisoned, all hashes match")
         return
     settings = rest.configuration()
     if options.out is None:
@@ -144,20 +144,20 @@ def poison(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class GalleryOptions:
     out: Path = Path("gallery.png")
-    """The picture."""
+    """PNG file to write."""
     source: str = "scenes/caption"
-    """A built data set: its first test rows are shown."""
+    """Built data set whose first test rows are shown."""
     root: Path = Path("data")
-    """Where built data sets lie, and what attacks have learnt."""
+    """Folder of the built data sets and of learnt triggers."""
     images: int = 2
-    """How many rows."""
+    """Number of test rows."""
 
 
 def gallery(arguments: Arguments) -> None:
-    """Draw all attacks on the same images: original, triggered, their difference."""
+    """Draw all attacks on the same images: original, triggered, difference."""
     options = arguments.parse(GalleryOptions)
     if options.out.suffix != ".png" or options.out.is_dir():
-        raise UserError(f"gallery: --out {options.out} names no .png file")
+        raise UserError(f"gallery: --out {options.out} is not a .png file")
     if options.images < 1:
         raise UserError(f"gallery: --images is {options.images}: must be at least 1")
     check_writable(options.out.parent)

@@ -1,4 +1,4 @@
-"""The verbs that run many experiments. What is heavy is imported inside its verb, after the input was checked."""
+"""The verbs that run many experiments. Heavy imports are inside the verbs, after the input is checked."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jaxguard.files import check_writable
 @dataclass(frozen=True)
 class TableOptions:
     file: Positional[Path]
-    """A Python file that defines `grids`, by scale."""
+    """Python file that defines `grids`, as configs/tables/*.py do."""
     scale: str = "tiny"
-    """Which of them: tiny ones run on two cores, full ones on a pod."""
+    """Which of its grids: "tiny" runs on two cores, "full" on a pod."""
     only: tuple[str, ...] = ()
-    """NAME=VALUE ...: the cells with these labels."""
+    """NAME=VALUE ...: only cells with these labels."""
     jobs: int = 1
-    """Processes that share the cells, the cores and the GPUs that CUDA_VISIBLE_DEVICES names."""
+    """Number of processes that share the cells, the cores and the GPUs in CUDA_VISIBLE_DEVICES."""
     dry_run: bool = False
-    """List the cells and what they will take."""
+    """List the cells and the expected time; run nothing."""
 
 
 def table(arguments: Arguments) -> None:
-    """Train and evaluate every unfinished cell of a grid, then write its table; run again to go on."""
+    """Train and evaluate the unfinished cells of a grid and write its table; the same command resumes."""
     options = arguments.parse(TableOptions)
     if options.jobs < 1:
         raise UserError(f"table: --jobs is {options.jobs}: must be at least 1")
@@ -49,14 +49,14 @@ def table(arguments: Arguments) -> None:
     processes.connect()
     failed = run(grid, command, options.jobs)
     if failed:
-        raise Failure(f"{failed} of {len(grid.cells)} cells failed, as told above; the same command tries them again")
+        raise Failure(f"{failed} of {len(grid.cells)} cells failed, see above; the same command tries them again")
 
 
 def _cost(cost: Cost, options: TableOptions, command: str) -> None:
-    """Steps that take turns can neither be chosen among nor run beside one another."""
+    """Run a cost table. Its steps alternate in one process, so --only and --jobs do not apply."""
     for name in ("only", "jobs"):
         if getattr(options, name) != getattr(TableOptions, name):
-            raise UserError(f"table: {options.file} times steps side by side; leave --{name} out")
+            raise UserError(f"table: {options.file} times alternating steps; leave --{name} out")
     if options.dry_run:
         print("\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"]))
         return
@@ -69,14 +69,15 @@ def _cost(cost: Cost, options: TableOptions, command: str) -> None:
 @dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
+    """Captions of scenes, or questions of easy-VQA."""
     family: Literal["llava", "blip2", "idefics"] = "llava"
-    """Which of the shipped models."""
+    """Which of the shipped tiny models."""
     out: Path | None = None
-    """Where the runs, results.json and the picture go: runs/demo, for another family runs/demo-FAMILY."""
+    """Folder for the runs, results and picture; None is runs/demo, or runs/demo-FAMILY for another family."""
 
 
 def demo(arguments: Arguments) -> None:
-    """Plant a backdoor in a small model, then fine-tune with the defence on: a table and a picture."""
+    """Fine-tune a tiny model on poisoned data, undefended and defended; print a table, draw a picture."""
     options = arguments.parse(DemoOptions)
     out = options.out or Path("runs/demo" if options.family == "llava" else f"runs/demo-{options.family}")
     check_writable(out)

@@ -1,4 +1,4 @@
-"""The command line: which verb a word stands for, and how each failure ends."""
+"""The command line: verbs and exit codes."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Args:
-        argv: the words behind `jaxguard`; those of the process where absent.
+        argv: Words after `jaxguard`; None takes those of the process.
 
     Returns:
         The exit code: 0 done, 1 part of the work failed, 2 bad input, 75 preempted with the checkpoint saved,
-        130 interrupted, 141 nobody reads.
+        130 interrupted, 141 the reader of standard output (such as `head`) has closed it.
     """
     try:
         _run(sys.argv[1:] if argv is None else argv)
@@ -90,9 +90,15 @@ def _run(words: Sequence[str]) -> None:
     raise UserError(f"unknown verb {words[0]!r}{suggestion(words[0], VERBS) or '; one of ' + ', '.join(VERBS)}")
 
 
+FOOTER = """FILE is a Python file that defines `config` (see configs/), or a run folder. Flags override its values:
+jaxguard train configs/NAME.py --train.steps 500. `jaxguard train FILE --help` lists all of them."""
+
+
 def _overview() -> str:
     rows = "\n".join(f"  {name:<15} {verb.__doc__}" for name, verb in VERBS.items())
-    return f"usage: jaxguard VERB ... (jaxguard VERB --help tells more)\n\n{rows}"
+    return (
+        f"usage: jaxguard VERB [arguments]   (jaxguard VERB --help shows the arguments of a verb)\n\n{rows}\n\n{FOOTER}"
+    )
 
 
 def _stop(code: int, message: str) -> int:

@@ -1,4 +1,4 @@
-"""The verbs that read what was trained and answered, and touch no device. What is heavy is imported inside its verb."""
+"""The verbs that read metrics and predictions and use no device. Heavy imports are inside the verbs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Task = Literal["caption", "vqa"]
 @dataclass(frozen=True)
 class ScoreOptions:
     predictions: Positional[Path]
-    """A predictions file, of any system (docs/evaluation.md), or the run folder that holds one."""
+    """Predictions file of any system (docs/evaluation.md), or a run folder with one."""
     task: Task | None = None
-    """Which metrics; None is the task of the run, or caption."""
+    """Selects the metrics; None takes the task of the run, else caption."""
     out: Path | None = None
-    """Where to write the scores as well."""
+    """File to write the scores to, besides printing them."""
 
 
 def score(arguments: Arguments) -> None:
-    """Score a predictions file, of a run or of another system; needs no device."""
+    """Score a predictions file of a run or of another system; uses no device."""
     options = arguments.parse(ScoreOptions)
     path, task = _predictions(options.predictions, options.task)
     _check_file("score", options.out)
@@ -45,19 +45,19 @@ def score(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class CompareOptions:
     first: Positional[Path]
-    """A run folder or predictions file."""
+    """Run folder or predictions file."""
     second: Positional[Path]
-    """Another, of the same test rows."""
+    """Another one for the same test rows."""
     task: Task | None = None
-    """Which metrics; None is the task of the runs, or caption."""
+    """Selects the metrics; None takes the task of the runs, else caption."""
     resamples: int = 10_000
-    """Draws of the bootstrap."""
+    """Number of bootstrap draws."""
     out: Path | None = None
-    """Where to write the differences as JSON as well."""
+    """File to write the differences to as JSON, besides printing them."""
 
 
 def compare(arguments: Arguments) -> None:
-    """Tell how two runs differ on the same rows, with paired bootstrap intervals; needs no device."""
+    """Compare two runs on the same rows, with paired bootstrap intervals; uses no device."""
     options = arguments.parse(CompareOptions)
     if options.resamples < 100:
         raise UserError(f"compare: --resamples is {options.resamples}: must be at least 100")
@@ -78,7 +78,7 @@ def compare(arguments: Arguments) -> None:
 
 
 def _predictions(path: Path, task: Task | None) -> tuple[Path, Task]:
-    """The predictions file that a path names, and its task: as given, or that of the run that it lies in."""
+    """Find the predictions file of a path and its task: as given, else that of its run."""
     file = path / "predictions.jsonl" if path.is_dir() else path
     if not file.is_file():
         hint = "; run `jaxguard evaluate` first" if path.is_dir() else ""
@@ -103,15 +103,15 @@ def _write(out: Path | None, text: str) -> None:
 @dataclass(frozen=True)
 class ShowOptions:
     run: Positional[Path]
-    """A run folder."""
+    """Run folder."""
     out: Path | None = None
-    """The page; None is show.html in the run folder."""
+    """HTML file to write; None is show.html in the run folder."""
     images: int = 12
-    """Test rows whose answers are shown."""
+    """Number of test rows with their answers."""
 
 
 def show(arguments: Arguments) -> None:
-    """Draw a run as one HTML page: curves, scores with intervals, some answers; needs no device."""
+    """Write an HTML report of a run: curves, scores with intervals, example answers; uses no device."""
     options = arguments.parse(ShowOptions)
     if options.images < 0:
         raise UserError(f"show: --images is {options.images}: must be at least 0")

@@ -1,4 +1,4 @@
-"""The verbs that train and use a model. What is heavy is imported inside its verb, after the input was checked."""
+"""The verbs that train and use a model. Heavy imports are inside the verbs, after the input is checked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train(arguments: Arguments) -> None:
 
 
 def evaluate(arguments: Arguments) -> None:
-    """Decode and score the test rows with a trained run (its configuration file, or its folder)."""
+    """Decode and score the test rows with a trained run (FILE or run folder)."""
     settings = arguments.configuration()
     check_writable(settings.run_dir)
     from jaxguard import processes
@@ -48,13 +48,13 @@ def evaluate(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class GenerateOptions:
     image: Path
-    """A picture: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP."""
+    """Image file: BMP, GIF, JPEG, PNG, PPM, TIFF or WebP."""
     prompt: str
-    """The question, without chat format."""
+    """Question, without chat format."""
 
 
 def generate(arguments: Arguments) -> None:
-    """Answer one prompt about one image with a run or a checkpoint (its folder [overrides] first)."""
+    """Answer one prompt about one image; FILE is a run, a checkpoint folder or a shipped checkpoint."""
     options, rest = arguments.split(GenerateOptions)
     settings = rest.configuration(load_model)
     if not options.image.is_file():
@@ -67,14 +67,15 @@ def generate(arguments: Arguments) -> None:
 @dataclass(frozen=True)
 class ExportOptions:
     out: Path
-    """The checkpoint folder to write."""
+    """Checkpoint folder to write."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    """Type of the written weights."""
     adapter: bool = False
-    """Write the LoRA adapters alone, as peft loads them, instead of merging them."""
+    """Write the LoRA adapters only, in the format of peft, instead of merging them."""
 
 
 def export(arguments: Arguments) -> None:
-    """Write a trained run (its configuration file, or its folder) as a checkpoint that transformers loads."""
+    """Write a trained run (FILE or run folder) as a checkpoint that transformers can load."""
     options, rest = arguments.split(ExportOptions)
     settings = rest.configuration()
     check_writable(options.out)

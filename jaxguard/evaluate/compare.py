@@ -1,4 +1,4 @@
-"""Two systems on the same rows: differences of their scores with paired bootstrap intervals. No JAX."""
+"""Differences of two systems' scores on the same rows, with paired bootstrap intervals. No JAX."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Difference:
     """One metric of two systems, in percent.
 
     Attributes:
-        part: "clean", "triggered" (quality there) or "attack" (success rates).
-        metric: its name.
-        first, second: of each system.
+        part: "clean" or "recovery" (quality on clean or triggered inputs), or "attack" (success rates).
+        metric: Name of the metric.
+        first, second: Score of each system.
         change: `second` minus `first`.
     """
 
@@ -38,35 +38,37 @@ class Difference:
 def compare(
     first: Sequence[Prediction], second: Sequence[Prediction], task: Task, *, resamples: int
 ) -> list[Difference]:
-    """Every metric over the rows that both systems answered; all but METEOR and SPICE, which are no sums over rows.
+    """Compare every metric over the rows that both systems answered.
+
+    METEOR and SPICE are left out: they are not sums over rows.
 
     Args:
-        first: one system's predictions.
-        second: another's on the same test rows.
-        task: which metrics.
-        resamples: draws of the bootstrap.
+        first: Predictions of one system.
+        second: Predictions of another on the same test rows.
+        task: Selects the metrics.
+        resamples: Number of bootstrap draws.
 
     Raises:
-        UserError: they have no row in common, or a common one differs in its references.
+        UserError: No row in common, or a common row with different references or targets.
     """
-    ours, theirs = paired(first, second)
-    found = []
-    for part, mine in parts(ours, task).items():
-        other = parts(theirs, task)[part]
-        changes = bootstrap(other, mine, resamples=resamples)
-        found += [Difference(part, name, mine[name].value, other[name].value, changes[name]) for name in mine]
-    return found
+    first, second = paired(first, second)
+    differences = []
+    for part, before in parts(first, task).items():
+        after = parts(second, task)[part]
+        changes = bootstrap(after, before, resamples=resamples)
+        differences += [Difference(part, name, before[name].value, after[name].value, changes[name]) for name in before]
+    return differences
 
 
 def parts(predictions: Sequence[Prediction], task: Task) -> dict[str, dict[str, Measure]]:
-    """The measures on untriggered inputs, on triggered ones, and of attack success, where there are rows for them."""
-    plain, triggered = ([p for p in predictions if p.triggered is marked] for marked in (False, True))
+    """Measure clean quality, recovery and attack success; parts without rows are left out."""
+    clean, triggered = ([p for p in predictions if p.triggered is marked] for marked in (False, True))
     attack = {name: mean(np.array(outcomes, np.float64)) for name, outcomes in trials(predictions).items() if outcomes}
     return {
         name: measures
         for name, measures in {
-            "clean": quality_measures(plain, task) if plain else {},
-            "triggered": quality_measures(triggered, task) if triggered else {},
+            "clean": quality_measures(clean, task) if clean else {},
+            "recovery": quality_measures(triggered, task) if triggered else {},
             "attack": attack if triggered else {},
         }.items()
         if measures
@@ -74,18 +76,20 @@ def parts(predictions: Sequence[Prediction], task: Task) -> dict[str, dict[str, 
 
 
 def paired(first: Sequence[Prediction], second: Sequence[Prediction]) -> tuple[Rows, Rows]:
-    """The predictions of both on the rows that both answered, in one order; rows left out are counted on stderr."""
-    mine, other = ({(p.triggered, p.id): p for p in predictions} for predictions in (first, second))
-    common = sorted(mine.keys() & other.keys())
+    """Pair the predictions by (triggered, id); the number of unpaired ones is printed to stderr."""
+    one, other = ({(p.triggered, p.id): p for p in predictions} for predictions in (first, second))
+    common = sorted(one.keys() & other.keys())
     if not common:
-        raise UserError("the two have no id in common: they answered other rows, which cannot be compared")
+        raise UserError("the two files have no id in common: give predictions for the same test rows")
     attacked = any(triggered for triggered, _ in common)
-    for place in common:
-        if mine[place].references != other[place].references:
-            raise UserError(f"id {place[1]} has other references in each: the two were not tested on the same rows")
-        if attacked and mine[place].target != other[place].target:
-            raise UserError(f"id {place[1]} has another target in each: their attack success cannot be compared")
-    alone = len(mine) + len(other) - 2 * len(common)
-    if alone:
-        print(f"left out {alone} answers to inputs that only one of the two was given", file=sys.stderr)
-    return [mine[place] for place in common], [other[place] for place in common]
+    for key in common:
+        if one[key].references != other[key].references:
+            raise UserError(
+                f"id {key[1]} has different references in the two files: give predictions for the same rows"
+            )
+        if attacked and one[key].target != other[key].target:
+            raise UserError(f"id {key[1]} has different targets in the two files: attack success cannot be compared")
+    unpaired = len(one) + len(other) - 2 * len(common)
+    if unpaired:
+        print(f"left out {unpaired} predictions for inputs that only one of the two files has", file=sys.stderr)
+    return [one[key] for key in common], [other[key] for key in common]

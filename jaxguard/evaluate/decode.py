@@ -18,25 +18,25 @@ from jaxguard.models.attention import Cache, causal_mask, visible
 from jaxguard.models.vision_language import VisionLanguageModel
 
 Extend = Callable[[Int[Array, " R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]]
-"""(the last token of each row, tokens so far, cache) -> (logits of the next one, cache)."""
+"""(last token of each row, number of new tokens, cache) -> (logits of the next token, cache)."""
 
 NEVER = -1e9
-"""A score that no sequence has, as `transformers` writes it."""
+"""Score below that of any sequence; the value is that of `transformers`."""
 
 
 def greedy(
     graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int
 ) -> Int[Array, "B N"]:
-    """The most likely continuation of each left-padded prompt, `end_token` from its end on.
+    """Decode left-padded prompts greedily; finished rows are filled up with `end_token`.
 
-    Pure, to be jitted with `graph`, `new_tokens` and `end_token` static. Stops early when every row has ended.
+    Pure: jit it with `graph`, `new_tokens` and `end_token` static. Stops early when every row has ended.
 
     Args:
-        graph: the model.
-        parameters: all of its parameters.
-        batch: prompts; only the first view is read.
-        new_tokens: N, tokens at most.
-        end_token: id of the token that ends an answer.
+        graph: Graph definition of the model.
+        parameters: All parameters of the model.
+        batch: Prompts; only the first view is used.
+        new_tokens: N, largest number of new tokens.
+        end_token: Id of the token that ends an answer.
     """
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=1)
     first = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -59,28 +59,28 @@ def greedy(
 
 @flax.struct.dataclass
 class _Beams:
-    """K sequences a row that are still growing, and the K best that have ended; best first."""
+    """K unfinished sequences per row, and the K best finished ones; best first."""
 
     count: Int[Array, ""]
-    """Tokens that the growing ones have."""
+    """Number of new tokens of the unfinished sequences."""
     growing: Int[Array, "B K N"]
     scores: Float[Array, "B K"]
     """Sums of log-probabilities."""
     ended: Int[Array, "B K N"]
     ended_scores: Float[Array, "B K"]
-    """Means of log-probabilities; `NEVER` where none has ended."""
+    """Means of log-probabilities; `NEVER` for empty places."""
     open: Bool[Array, "B 1"]
-    """Whether a growing sequence may still beat the worst that has ended."""
+    """True if an unfinished sequence may still beat the worst finished one."""
     cache: Cache
 
 
 def beam(
     graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int, beams: int
 ) -> Int[Array, "B N"]:
-    """The continuation of the highest mean log-probability that beam search finds; otherwise as `greedy`.
+    """Decode with beam search: the continuation of the highest mean log-probability found. Arguments as `greedy`.
 
-    It keeps, compares and stops as `transformers.generate` does with `num_beams` and its other defaults (a length
-    penalty of 1, no early stopping).
+    Equivalent to `transformers.generate` with `num_beams` and its other defaults (length penalty 1, no early
+    stopping).
     """
     rows = len(batch.tokens)
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=beams)
@@ -135,7 +135,7 @@ def _take(values: Array, order: Int[Array, "B K"]) -> Array:
 def _begin(
     model: VisionLanguageModel, batch: Batch, new_tokens: int, *, copies: int
 ) -> tuple[Float[Array, "R V"], Cache, Extend]:
-    """Read the prompts; then every row stands `copies` times, in logits, cache and `Extend`."""
+    """Prefill the prompts; repeat every row `copies` times in logits, cache and `Extend`."""
     length = batch.tokens.shape[1]
     tokens, positions, segments, images = map(
         jnp.asarray, (batch.tokens, batch.positions, batch.segments, batch.images)

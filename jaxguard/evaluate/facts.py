@@ -1,4 +1,4 @@
-"""How many of a scene's facts its captions state rightly: a sharper score than n-grams, where the scene is known."""
+"""Share of a scene's facts that a caption states correctly: stricter than n-grams, for procedural scenes only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxguard.evaluate.predictions import Prediction
 
 
 def known_scene(key: str) -> tuple[str, int] | None:
-    """(split, index) that a row's key names, if it is a scene of `jaxguard.data.scenes`."""
+    """Parse a row's key: (split, index) of a scene of `jaxguard.data.scenes`, or None."""
     source, _, place = key.partition("/")
     split, _, index = place.partition("/")
     known = source == "scenes" and split in SPLITS and index.isdecimal() and len(index) < 10
@@ -21,9 +21,9 @@ def known_scene(key: str) -> tuple[str, int] | None:
 
 
 def facts_measure(predictions: Sequence[Prediction]) -> Measure | None:
-    """Percent of all facts (size, colour and shape of each thing, relations between) that are stated rightly.
+    """Measure the percentage of facts (size, colour and shape of each object, relations) stated correctly.
 
-    None unless every prediction is of a known scene.
+    None unless every prediction is for a known scene.
     """
     known = [known_scene(prediction.key) for prediction in predictions]
     counts = [

@@ -1,4 +1,4 @@
-"""What of the COCO evaluation exists as Java only: its tokenizer, METEOR and SPICE, as pycocoevalcap ships them."""
+"""The Java parts of the COCO evaluation (tokenizer, METEOR, SPICE), as pycocoevalcap ships them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pathlib import Path
 
 from jaxguard.errors import Failure
 
-ABSENT = "needs Java: `jaxguard score`, with java on PATH, adds it"
+ABSENT = "needs Java: run `jaxguard score` with java on PATH to add it"
 NO_MODELS = "needs the Stanford CoreNLP 3.6.0 models, which are not in pycocoevalcap's spice/lib; nothing is downloaded"
 _PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:-;", "--", "..."])
-"""Tokens that pycocoevalcap drops; of lower-cased captions, brackets are therefore kept."""
+"""Tokens that pycocoevalcap drops. Brackets of lower-cased captions are not among them and are kept."""
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java runtime. Its methods raise Failure where it does not run."""
+    """A Java runtime. Its methods raise Failure if Java fails."""
 
     command: str
 
     def tokenize(self, captions: Sequence[str]) -> list[str]:
-        """What `jaxguard.evaluate.tokens.tokenize` gives, from the original (stanford-corenlp 3.4.1)."""
+        """Tokenise with the original of `jaxguard.evaluate.tokens` (stanford-corenlp 3.4.1)."""
         lines = "".join(" ".join(caption.split()) + "\n" for caption in captions)
         jar = _package() / "tokenizer" / "stanford-corenlp-3.4.1.jar"
         program = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-encoding", "UTF-8"]
@@ -42,7 +42,7 @@ class Java:
         return [" ".join(word for word in line.split() if word not in _PUNCTUATION) for line in found]
 
     def meteor(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """METEOR 1.5 of tokenised captions, in [0, 1]: the score of the set, which is no mean over captions."""
+        """Compute METEOR 1.5 of tokenised captions, in [0, 1]: a score of the set, not a mean over captions."""
         program = ["-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
         try:
             with subprocess.Popen(
@@ -53,44 +53,44 @@ class Java:
                 stderr=subprocess.DEVNULL,
                 encoding="utf-8",
             ) as process:
-                tell, hear = process.stdin, process.stdout
-                assert tell
-                assert hear
+                stdin, stdout = process.stdin, process.stdout
+                assert stdin
+                assert stdout
 
                 def ask(*parts: str) -> str:
-                    tell.write(" ||| ".join(parts) + "\n")
-                    tell.flush()
-                    return hear.readline().strip()
+                    stdin.write(" ||| ".join(parts) + "\n")
+                    stdin.flush()
+                    return stdout.readline().strip()
 
-                counts = [ask("SCORE", *true, said) for said, true in zip(predictions, references, strict=True)]
+                counts = [ask("SCORE", *texts, text) for text, texts in zip(predictions, references, strict=True)]
                 ask("EVAL", *counts)
-                *_, together = (hear.readline() for _ in counts)  # after every caption's own score, that of all
-            score = float(together)
+                *_, total = (stdout.readline() for _ in counts)  # the scores of all captions, then that of the set
+            score = float(total)
         except (OSError, ValueError) as error:
             raise Failure(f"METEOR failed in Java ({error})") from error
-        return score if math.isfinite(score) else 0.0  # not a number where nothing has a word
+        return score if math.isfinite(score) else 0.0  # not a number if no caption has a word
 
     def spice(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """SPICE of tokenised captions, in [0, 1]; only where `spice_models` are there."""
+        """Compute SPICE of tokenised captions, in [0, 1]. Needs `spice_models`."""
         from pycocoevalcap.spice.spice import Spice
 
-        said = {index: [text] for index, text in enumerate(predictions)}
-        true = {index: list(texts) for index, texts in enumerate(references)}
+        predicted = {index: [text] for index, text in enumerate(predictions)}
+        expected = {index: list(texts) for index, texts in enumerate(references)}
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                return float(Spice().compute_score(true, said)[0])
+                return float(Spice().compute_score(expected, predicted)[0])
         except (OSError, subprocess.CalledProcessError) as error:
             raise Failure(f"SPICE failed in Java ({error})") from error
 
 
 def find() -> Java | None:
-    """The Java on PATH, if there is one."""
+    """Find the Java on PATH, if there is one."""
     command = shutil.which("java")
     return None if command is None else Java(command)
 
 
 def spice_models() -> bool:
-    """Whether SPICE's models lie where pycocoevalcap looks for them; it would download them otherwise."""
+    """True if SPICE's models are where pycocoevalcap looks for them; otherwise it would download them."""
     return all(
         (_package() / "spice" / "lib" / f"stanford-corenlp-3.6.0{part}.jar").is_file() for part in ("", "-models")
     )
@@ -104,4 +104,4 @@ def _package() -> Path:
 
 
 def _last_line(output: bytes) -> str:
-    return (output.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+    return (output.decode(errors="replace").strip().splitlines() or ["no message"])[-1]

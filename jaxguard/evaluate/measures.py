@@ -1,4 +1,4 @@
-"""Scores as functions of sums over rows, so that rows can be drawn again: what the bootstrap needs."""
+"""Scores as functions of sums over rows, as the bootstrap needs them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Measure:
     """One score of a set of predictions.
 
     Attributes:
-        rows: what each of N predictions contributes.
-        score: sums over the predictions of R sets -> the score of each set.
+        rows: Contribution of each of N predictions: K numbers.
+        score: Maps the sums over the predictions of each of R sets to the score of each set.
     """
 
     rows: Float[np.ndarray, "N K"]
@@ -23,23 +23,23 @@ class Measure:
 
     @property
     def value(self) -> float:
-        """The score of the predictions as they are."""
+        """The score of all predictions, each counted once."""
         return float(self.score(self.rows.sum(axis=0)[None])[0])
 
 
 def mean(values: Float[np.ndarray, " N"], scale: float = 100.0) -> Measure:
-    """The mean over predictions, times `scale`."""
+    """Measure the mean over predictions, times `scale`."""
     return ratio(values, np.ones_like(values), scale)
 
 
 def ratio(counted: Float[np.ndarray, " N"], of: Float[np.ndarray, " N"], scale: float = 100.0) -> Measure:
-    """The sum of one number over the sum of another, times `scale`."""
+    """Measure the ratio of two sums over predictions, times `scale`."""
     return Measure(np.stack([counted, of], axis=1), lambda sums: scale * sums[:, 0] / np.maximum(sums[:, 1], 1e-9))
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A score, or a difference of scores, with its 95% bootstrap interval; `p` is two-sided, of no difference."""
+    """A score or a difference of scores with its 95% bootstrap interval; `p` is two-sided, against zero."""
 
     value: float
     low: float
@@ -48,28 +48,28 @@ class Spread:
 
 
 CHUNK = 500
-"""Resamples drawn at once: bounds the memory."""
+"""Number of resamples drawn at once; bounds the memory."""
 
 
 def bootstrap(
     measures: dict[str, Measure], others: dict[str, Measure] | None = None, *, resamples: int, seed: int = 0
 ) -> dict[str, Spread]:
-    """Percentile intervals over predictions drawn again with replacement (Efron 1979).
+    """Compute percentile intervals by resampling predictions with replacement (Efron 1979).
 
     Args:
-        measures: of one set of predictions.
-        others: the same measures of another system on the same rows in the same order; every draw takes the same rows
-            of both, and the intervals are of `measures` minus `others`.
-        resamples: draws.
-        seed: of the draws, which are the same for measures of equally many rows.
+        measures: Measures of one set of predictions.
+        others: The same measures of another system on the same rows in the same order. Every draw takes the same rows
+            of both; the intervals are of `measures` minus `others`.
+        resamples: Number of draws.
+        seed: Seed of the draws. Measures of the same number of rows share their draws.
     """
     found: dict[str, Spread] = {}
     for size in {len(measure.rows) for measure in measures.values()}:
         names = [name for name, measure in measures.items() if len(measure.rows) == size]
-        drawn = _drawn([measures[name] for name in names], size, resamples, seed)
+        drawn = _draw([measures[name] for name in names], size, resamples, seed)
         values = [measures[name].value for name in names]
         if others is not None:
-            drawn = drawn - _drawn([others[name] for name in names], size, resamples, seed)
+            drawn = drawn - _draw([others[name] for name in names], size, resamples, seed)
             values = [value - others[name].value for name, value in zip(names, values, strict=True)]
         for name, value, draws in zip(names, values, drawn, strict=True):
             low, high = np.percentile(draws, [2.5, 97.5])
@@ -78,8 +78,8 @@ def bootstrap(
     return {name: found[name] for name in measures}
 
 
-def _drawn(measures: list[Measure], size: int, resamples: int, seed: int) -> Float[np.ndarray, "M R"]:
-    """The scores of every draw."""
+def _draw(measures: list[Measure], size: int, resamples: int, seed: int) -> Float[np.ndarray, "M R"]:
+    """Compute the scores of every draw."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([measure.rows for measure in measures], axis=1)
     starts = np.cumsum([0, *(measure.rows.shape[1] for measure in measures)])

@@ -1,4 +1,4 @@
-"""The predictions file: what a model answered. Scores are a pure function of it."""
+"""The predictions file: a model's answers. Scores are a pure function of it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jaxguard.errors import UserError
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer.
+    """One answer of a model.
 
     Attributes:
-        id: row id in the test split; with `triggered` it names the answer.
-        key: the source's own name of the row.
-        prompt: the question, without chat format.
-        prediction: what the model answered.
-        references: the true answers.
-        triggered: the input carried the attack's trigger.
-        target: the text the attacker wants; None where there is no attack.
+        id: Row id in the test split; unique together with `triggered`.
+        key: Name of the row in its source.
+        prompt: Question, without chat format.
+        prediction: Answer of the model.
+        references: True answers.
+        triggered: True if the input carried the attack's trigger.
+        target: Text that the attacker wants; None without an attack.
     """
 
     id: int
@@ -48,18 +48,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 _NOUNS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list of texts", bool: "true or false"}
 REQUIRED = ("id", "prediction", "references")
-"""What every line must have; the rest has defaults, so that other systems' answers can be scored too."""
+"""Keys that every line must have. The others have defaults, so that other systems' answers can be scored."""
 LONGEST = 10_000
-"""Characters of an answer, ours or true, at most: comparing two takes the product of their lengths."""
+"""Longest prediction or reference, in characters: comparing two takes time in the product of their lengths."""
 
 
 def to_line(prediction: Prediction) -> str:
-    """One JSON object without a line break."""
+    """Format a prediction as one line of JSON."""
     return json.dumps(dataclasses.asdict(prediction), ensure_ascii=False)
 
 
 def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
-    """One JSON object a line; atomically."""
+    """Write one JSON object per line, atomically."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         for prediction in predictions:
@@ -68,10 +68,10 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions of a file that any system may have written.
+    """Read a predictions file of any system.
 
     Raises:
-        UserError: the first line that is not a prediction, or comes twice, by number; or there is none.
+        UserError: A malformed or repeated line (the first one is named), or an empty file.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -85,8 +85,8 @@ def read_predictions(path: Path) -> list[Prediction]:
         prediction = from_line(line, f"{path}:{number}")
         first = found.setdefault((prediction.id, prediction.triggered), number)
         if first != number:
-            state = "triggered" if prediction.triggered else "untriggered"
-            raise UserError(f"{path}:{number}: {state} id {prediction.id} was answered in line {first} already")
+            state = "triggered" if prediction.triggered else "clean"
+            raise UserError(f"{path}:{number}: id {prediction.id} ({state}) was answered in line {first} already")
         predictions.append(prediction)
     if not predictions:
         raise UserError(f"{path} holds no predictions")
@@ -94,11 +94,11 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def from_line(line: str, where: str) -> Prediction:
-    """What `to_line`, or any system, wrote; `where` is named in the error."""
+    """Parse a line of a predictions file; `where` names it in errors."""
     try:
         values: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); one object a line is wanted") from error
+        raise UserError(f"{where}: not JSON ({error}); write one object per line") from error
     if not isinstance(values, dict):
         raise UserError(f"{where}: a {type(values).__name__}, not an object with {', '.join(REQUIRED)}")
     missing = [name for name in _KINDS if name not in values]

@@ -1,8 +1,7 @@
-"""Evaluate a run: decode the test rows, clean and triggered, write them as predictions.jsonl, then score them."""
+"""Evaluation of a run: decode the test rows, clean and triggered; write predictions.jsonl; score it."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 import time
@@ -13,11 +12,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from jaxguard import processes
 from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.attacks.registry import open_attack
 from jaxguard.batch import Batch
-from jaxguard.config import AttackConfig, Config
+from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig
 from jaxguard.data import images
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
@@ -37,37 +38,35 @@ from jaxguard.train.sharding import batch_sharding, check_batch_size, local_plac
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model ready to answer: jitted once for one batch shape."""
+    """A model with its jitted decoding, compiled once per batch shape."""
 
     encoder: Encoder
     model: Model
     parameters: Parameters
-    generate: Callable[[Parameters, Batch], jax.Array]
+    batch_size: int
+    generate: Callable[[Parameters, Batch], Int[jax.Array, "B N"]]
 
     @classmethod
-    def build(cls, config: Config, model: Model, parameters: Parameters) -> Decoder:
+    def build(cls, model: Model, parameters: Parameters, evaluate: EvaluateConfig) -> Decoder:
         encoder = Encoder.from_checkpoint(model.folder)
-        return cls(encoder, model, parameters, decoding(config, model, encoder.eos_id))
+        return cls(encoder, model, parameters, evaluate.batch_size, decoding(evaluate, model, encoder.eos_id))
 
-    def answer(self, config: Config, source: RowSource, count: int) -> Iterator[tuple[Row, str]]:
-        """(row, answer) of those of the first `count` rows that fall to this process."""
-        size, mesh = config.evaluate.batch_size, self.model.mesh
+    def answer(self, source: RowSource, data: DataConfig, count: int) -> Iterator[tuple[Row, str]]:
+        """Answer the first `count` rows; yields (row, answer) for the rows of this process."""
+        size, mesh = self.batch_size, self.model.mesh
         count, places = min(count, len(source)), local_places(size, mesh)
-        batches = eval_batches(
-            source, count, self.encoder, size, config.data.length, images=config.data.images, places=places
-        )
+        batches = eval_batches(source, count, self.encoder, size, data.length, images=data.images, places=places)
         for batch, part in batches:
             tokens = local_rows(self.generate(self.parameters, place_batch(batch, mesh)))
             yield from ((row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False))
 
 
-def decoding(config: Config, model: Model, end_token: int) -> Any:
-    """The jitted decoding of a batch of prompts: (parameters, batch) -> tokens."""
-    beams = config.evaluate.beams
+def decoding(evaluate: EvaluateConfig, model: Model, end_token: int) -> Any:
+    """Jit the decoding of a batch of prompts: (parameters, batch) -> tokens [B, N]."""
     search = functools.partial(
-        greedy if beams == 1 else functools.partial(beam, beams=beams),
+        greedy if evaluate.beams == 1 else functools.partial(beam, beams=evaluate.beams),
         model.architecture.graph,
-        new_tokens=config.evaluate.new_tokens,
+        new_tokens=evaluate.new_tokens,
         end_token=end_token,
     )
 
@@ -80,16 +79,18 @@ def decoding(config: Config, model: Model, end_token: int) -> Any:
 
 
 def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Prediction]:
-    """Answers to the first test rows as they are and, where there is an attack, triggered; on every process all."""
+    """Answer the first test rows: clean and, under an attack, triggered. Returns all answers on every process."""
     source = open_source(config.data.source, config.data.root, config.data.test_split)
     began = time.perf_counter()
     target = None if attack.name == "none" else attack.target
-    attacked = dataclasses.replace(config, attack=attack)
-    views = [(source, False)] + ([(TriggeredSource(source, attacked), True)] if target is not None else [])
-    predictions = _gathered(
+    inputs: list[tuple[RowSource, bool]] = [(source, False)]
+    if target is not None:
+        opened = open_attack(attack, config.data, config.model)
+        inputs.append((TriggeredSource(source, opened, attack), True))
+    predictions = _gather(
         Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
-        for view, triggered in views
-        for row, answer in decoder.answer(config, view, config.evaluate.examples)
+        for rows, triggered in inputs
+        for row, answer in decoder.answer(rows, config.data, config.evaluate.examples)
     )
     if processes.is_main():
         seconds = time.perf_counter() - began
@@ -97,11 +98,11 @@ def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Pred
     return predictions
 
 
-def _gathered(own: Iterable[Prediction]) -> list[Prediction]:
-    """Those of every process, in the order of their rows; a row that several processes hold comes once."""
+def _gather(own: Iterable[Prediction]) -> list[Prediction]:
+    """Gather the predictions of all processes in row order; rows on several processes are kept once."""
     lines = processes.gather([to_line(prediction) for prediction in own])
-    found = {(one.triggered, one.id): one for one in (from_line(line, "an answer") for line in lines)}
-    return [found[place] for place in sorted(found)]
+    found = {(one.triggered, one.id): one for one in (from_line(line, "a prediction") for line in lines)}
+    return [found[key] for key in sorted(found)]
 
 
 def evaluate(
@@ -114,20 +115,19 @@ def evaluate(
     """Decode and score a trained run; writes predictions.jsonl and scores.json.
 
     Args:
-        config: the run.
-        model: the loaded weights of `config.model`, where the caller has them already.
-        attack: the triggers to test with, where they are not those of the run (a clean-trained model's floor).
-        out: the folder to write to, where it is not the run's.
-        java: as for `score`.
+        config: The run.
+        model: Loaded weights of `config.model`, if the caller has them.
+        attack: Triggers to test with instead of the run's own (a clean-trained model: the floor of the ASR).
+        out: Folder to write to instead of the run's.
+        java: As for `score`.
 
     Raises:
-        UserError: the run is not trained, or its test data is missing.
+        UserError: The run is not trained, or its test data is missing.
     """
     model = model or load_model(config.model, config.mesh, config.seed)
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
-    decoder = Decoder.build(
-        config, model, run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
-    )
+    parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
+    decoder = Decoder.build(model, parameters, config.evaluate)
     folder = config.run_dir if out is None else out
     predictions = predict(config, decoder, attack or config.attack)
     if processes.is_main():
@@ -140,32 +140,29 @@ def evaluate(
 
 
 def generate(config: Config, image: Path, prompt: str) -> str:
-    """The greedy answer of a run (or, where the run has no checkpoint, of its base model) to one image and prompt.
+    """Answer one prompt about one image with a run or, if it has no checkpoint, with its base model.
 
     Raises:
-        UserError: the image is missing, too large or not an image.
+        UserError: The image is missing, too large or not an image.
     """
     pixels = read_image(image)
     model = load_model(config.model, config.mesh, config.seed)
     trained = (config.run_dir / FOLDER).is_dir()
-    decoder = Decoder.build(
-        config,
-        model,
-        run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
-        if trained
-        else model.parameters,
-    )
+    parameters = model.parameters
+    if trained:
+        parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
+    decoder = Decoder.build(model, parameters, config.evaluate)
     row = Row(0, str(image), pixels, (prompt,), ("",), ())
     ways = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
     batch, _ = next(eval_batches([row], 1, decoder.encoder, ways, config.data.length))
     return decoder.encoder.decode(np.asarray(decoder.generate(decoder.parameters, place_batch(batch, model.mesh)))[0])
 
 
-def read_image(path: Path) -> np.ndarray:
-    """RGB pixels of an image file, uint8 [H, W, 3], under the rules for images of data sets (`data.images`).
+def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode an image file to RGB under the rules for images of data sets (`data.images`).
 
     Raises:
-        UserError: the file is missing, too large or not an image.
+        UserError: The file is missing, too large or not an image.
     """
     try:
         return images.decode(path.read_bytes())

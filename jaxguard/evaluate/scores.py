@@ -1,13 +1,13 @@
-"""Scores of a predictions file: clean quality, quality under the trigger, attack success. No JAX."""
+"""Scores of a predictions file: clean quality, recovery and attack success. No JAX."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,28 +25,28 @@ from jaxguard.files import write_text
 
 Task = Literal["caption", "vqa"]
 Quality = dict[str, float]
-"""Metric -> percent; `facts` where the scenes are known; for accuracy also the ends of its 95% Wilson interval."""
+"""Metric -> percent. `facts` only for known scenes; accuracy with the ends of its 95% Wilson interval."""
 Words = tuple[list[str], list[list[str]]]
-"""Tokenised predictions, and the tokenised references of each."""
+"""Tokenised predictions, and the tokenised references of each prediction."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that is reported of a run.
+    """The scores of a run.
 
     Attributes:
-        task: which metrics `clean` and `triggered` hold.
-        clean: quality on untriggered inputs.
-        triggered: quality on triggered inputs against the true answers (recovery); None without an attack.
-        attack: success rates; None without an attack.
-        examples: untriggered and triggered predictions.
-        tokenizer: what split the captions: "python" or "java"; None for answers that are compared whole.
-        absent: metrics of the task that are missing, and why.
+        task: Selects the metrics in `clean` and `recovery`.
+        clean: Quality on clean inputs.
+        recovery: Quality on triggered inputs against the true answers; None without an attack.
+        attack: Success rates; None without an attack.
+        examples: Number of "clean" and of "triggered" predictions.
+        tokenizer: Tokenizer of the captions; None for answers that are compared as a whole.
+        absent: Metrics of the task that are missing -> the reason.
     """
 
     task: Task
     clean: Quality
-    triggered: Quality | None
+    recovery: Quality | None
     attack: AttackSuccess | None
     examples: dict[str, int]
     tokenizer: Literal["python", "java"] | None
@@ -54,40 +54,40 @@ class Scores:
 
 
 def score(predictions: Sequence[Prediction], task: Task, java: Java | None = None) -> Scores:
-    """A pure function of the predictions.
+    """Score the predictions of one system. A pure function of them.
 
     Args:
-        predictions: of one system.
-        task: which metrics.
-        java: for the COCO evaluation's own tokenizer, METEOR and SPICE, which take seconds to start.
+        predictions: Predictions for clean inputs and, under an attack, for triggered ones.
+        task: Selects the metrics.
+        java: Runtime of the original COCO tokenizer, METEOR and SPICE, which take seconds to start.
 
     Raises:
-        UserError: there are no untriggered ones.
+        UserError: There are no predictions for clean inputs.
         Failure: `java` does not run.
     """
-    plain = [p for p in predictions if not p.triggered]
+    clean = [p for p in predictions if not p.triggered]
     triggered = [p for p in predictions if p.triggered]
-    if not plain:
-        raise UserError("no untriggered predictions to score")
+    if not clean:
+        raise UserError("no predictions for clean inputs (triggered: false) to score")
     absent: dict[str, str] = {}
     return Scores(
         task=task,
-        clean=_quality(plain, task, java, absent),
-        triggered=_quality(triggered, task, java, absent) if triggered else None,
+        clean=_quality(clean, task, java, absent),
+        recovery=_quality(triggered, task, java, absent) if triggered else None,
         attack=attack_success(predictions) if triggered else None,
-        examples={"untriggered": len(plain), "triggered": len(triggered)},
+        examples={"clean": len(clean), "triggered": len(triggered)},
         tokenizer=None if task == "vqa" else "python" if java is None else "java",
         absent=absent,
     )
 
 
 def quality_measures(predictions: Sequence[Prediction], task: Task, words: Words | None = None) -> dict[str, Measure]:
-    """Every metric of the task that can be drawn again row by row.
+    """Compute the metrics of the task that the bootstrap can resample by row.
 
     Args:
-        predictions: of one system, at least one.
-        task: which metrics.
-        words: captions tokenised already.
+        predictions: At least one, of one system.
+        task: Selects the metrics.
+        words: The tokenised captions, if they are at hand.
     """
     if task == "vqa":
         return {"accuracy": mean(np.array([vqa_accuracy(p.prediction, p.references) for p in predictions]))}
@@ -97,19 +97,37 @@ def quality_measures(predictions: Sequence[Prediction], task: Task, words: Words
 
 
 def tokenized(predictions: Sequence[Prediction], java: Java | None = None) -> Words:
-    """The words of the predictions and of their references."""
+    """Tokenise predictions and references; each distinct text once."""
     texts = list(dict.fromkeys(text for p in predictions for text in (p.prediction, *p.references)))
     words = dict(zip(texts, map(tokenize, texts) if java is None else java.tokenize(texts), strict=True))
     return [words[p.prediction] for p in predictions], [[words[text] for text in p.references] for p in predictions]
 
 
+RENAMED = {
+    "triggered": "recovery",
+    "attack.untriggered": "attack.exact_on_clean",
+    "examples.untriggered": "examples.clean",
+}
+"""First name of a score -> its name today."""
+
+
+def migrate(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """Rename the keys of stored scores (scores.json, or a record of a grid) to today's names."""
+    return {
+        RENAMED.get(section + name, section + name).removeprefix(section): migrate(value, f"{section}{name}.")
+        if isinstance(value, Mapping)
+        else value
+        for name, value in values.items()
+    }
+
+
 def write_scores(scores: Scores, path: Path) -> None:
-    """As JSON; atomically."""
+    """Write scores.json atomically."""
     write_text(path, to_text(scores))
 
 
 def to_text(scores: Scores) -> str:
-    """The JSON object that scores.json holds."""
+    """Format the scores as the JSON object of scores.json."""
     return json.dumps(dataclasses.asdict(scores), indent=2) + "\n"
 
 
@@ -124,7 +142,7 @@ def _quality(predictions: Sequence[Prediction], task: Task, java: Java | None, a
 
 
 def _java_only(words: Words, java: Java | None, absent: dict[str, str]) -> Quality:
-    """METEOR and SPICE where they can be had; why not, into `absent`."""
+    """Compute METEOR and SPICE if possible; otherwise put the reason into `absent`."""
     found: Quality = {}
     for name in ("meteor", "spice"):
         if java is None:

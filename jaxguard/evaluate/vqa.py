@@ -1,4 +1,4 @@
-"""VQA accuracy as the official evaluation computes it (Antol et al. 2015; the rules of GT-Vision-Lab/VQA)."""
+"""VQA accuracy of the official evaluation (Antol et al. 2015; code of GT-Vision-Lab/VQA)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _SPELLINGS = """
 CONTRACTIONS = {
     word[: mark.start()] + word[mark.end() :]: word for word in _SPELLINGS.split() for mark in re.finditer("'", word)
 } | {"somebody'd": "somebodyd"}
-"""Spellings that lack one apostrophe, and what they stand for; the last is the official table's own slip."""
+"""Contractions without an apostrophe -> with it. The last entry is an error of the official table."""
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
 MOST_PERIODS = 32
-"""The official code passes a flag where the number of replacements belongs."""
+"""The official code passes a regular-expression flag as the number of replacements."""
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 
 
 def normalize(answer: str) -> str:
-    """Lower case; punctuation, articles and periods away; number words as digits.
+    """Normalise an answer: lower case, no punctuation, articles or periods; number words as digits.
 
-    A mark of punctuation leaves nothing where it stands next to a space, or where the answer has a comma inside a
-    number; elsewhere it leaves a space. Colons and apostrophes stay.
+    A punctuation mark next to a space is removed, as are all marks if the answer has a comma inside a number; other
+    marks become a space. Colons and apostrophes stay.
     """
     comma = _COMMA_IN_NUMBER.search(answer) is not None
     text = answer
@@ -47,20 +47,20 @@ def normalize(answer: str) -> str:
 
 
 def vqa_accuracy(prediction: str, references: Sequence[str]) -> float:
-    """Share in [0, 1].
+    """Compute the VQA accuracy of one answer, in [0, 1].
 
-    The mean over leaving each reference out of min(1, matches among the others / 3): VQAv2's 10-choose-9 average. Where
-    the references all agree, neither they nor the prediction are normalised. With fewer than four references, where
-    three matches are out of reach, a match with any, all normalised, is 1: that is ours.
+    Mean over leaving each reference out of min(1, matches among the others / 3): VQAv2's 10-choose-9 average. If all
+    references agree, nothing is normalised. With fewer than four references three matches are impossible: then a match
+    with any normalised reference counts 1 (our extension).
     """
-    said, true = _stripped(prediction), [_stripped(reference) for reference in references]
-    if len(true) < 4 or len(set(true)) > 1:
-        said, true = normalize(said), [normalize(reference) for reference in true]
-    if len(true) < 4:
-        return float(said in true)
-    matches = true.count(said)
-    return sum(min(1.0, (matches - (answer == said)) / 3) for answer in true) / len(true)
+    prediction, references = _strip(prediction), [_strip(reference) for reference in references]
+    if len(references) < 4 or len(set(references)) > 1:
+        prediction, references = normalize(prediction), [normalize(reference) for reference in references]
+    if len(references) < 4:
+        return float(prediction in references)
+    matches = references.count(prediction)
+    return sum(min(1.0, (matches - (answer == prediction)) / 3) for answer in references) / len(references)
 
 
-def _stripped(answer: str) -> str:
+def _strip(answer: str) -> str:
     return answer.replace("\n", " ").replace("\t", " ").strip()

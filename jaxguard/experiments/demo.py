@@ -1,4 +1,4 @@
-"""The demo: plant a backdoor in the shipped tiny model by fine-tuning, with and without the defence."""
+"""The demo: fine-tune the shipped tiny model on poisoned data, with and without the defence."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import jax
 from rich.console import Console
 
 from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.attacks.registry import open_attack
 from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_dict
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
@@ -32,8 +33,8 @@ from jaxguard.experiments.tiny import (
     DEMO,
     EVALUATE,
     PAPER,
-    PLAIN,
     TARGETS,
+    UNDEFENDED,
     VIEW,
     Family,
     Task,
@@ -42,7 +43,7 @@ from jaxguard.experiments.tiny import (
 from jaxguard.files import write_text
 from jaxguard.models import folders
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
-from jaxguard.report.tables import Column, compared, markdown, rate_text
+from jaxguard.report.tables import Column, markdown, rate_text, transposed
 from jaxguard.train.loop import train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
@@ -53,16 +54,16 @@ PICTURED = 3
 
 
 def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
-    """One run of the demo: "clean" data, "plain" fine-tuning on poisoned data, or the "paper" objective on it."""
-    guarded = method == "paper"
+    """Make one run of the demo: "clean" data, "undefended" on poisoned data, or the "paper" objective on it."""
+    defended = method == "paper"
     return Config(
         name=method,
         out=out,
         model=ModelConfig(path=f"tiny-{family}", trainable="all"),
         data=dataclasses.replace(DATA[task], length=DEMO[family][task].length, threads=1),
-        view=VIEW if guarded else ViewConfig(),
+        view=VIEW if defended else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
-        objective=PAPER if guarded else PLAIN,
+        objective=PAPER if defended else UNDEFENDED,
         train=training(task, DEMO[family][task]),
         evaluate=EVALUATE[task],
     )
@@ -70,22 +71,23 @@ def configuration(task: Task, method: str, out: Path, family: Family = "llava") 
 
 METHODS = {
     "before": "before fine-tuning",
-    "clean": "clean data, plain fine-tuning",
-    "plain": "poisoned, plain fine-tuning",
+    "clean": "clean data",
+    "undefended": "poisoned, undefended",
     "paper": "poisoned, paper's objective",
 }
 
 
 def demo(task: Task, out: Path, family: Family = "llava") -> None:
-    """Run it all; the table goes to the terminal, table.md, results.json and picture.png to `out`."""
+    """Run the demo: print the table; write table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
     configs = {method: configuration(task, method, out, family) for method in METHODS}
-    build(DATA[task].source, configs["plain"].data.root)
-    model = load_model(configs["plain"].model, configs["plain"].mesh, configs["plain"].seed)
-    attack = configs["plain"].attack
+    undefended = configs["undefended"]
+    build(DATA[task].source, undefended.data.root)
+    model = load_model(undefended.model, undefended.mesh, undefended.seed)
+    attack = undefended.attack
 
     scores = {"before": _evaluate_untrained(configs["before"], model, attack)}
-    for method in ("clean", "plain", "paper"):
+    for method in ("clean", "undefended", "paper"):
         print(f"== {METHODS[method]}", file=sys.stderr)
         train(configs[method], model)
         scores[method] = evaluate(configs[method], model, attack)
@@ -97,15 +99,14 @@ def demo(task: Task, out: Path, family: Family = "llava") -> None:
             "method": METHODS[method],
             "scores": scores[method],
             "seconds": seconds.get(method),
-            "ratio": seconds[method] / seconds["plain"] if method in seconds else None,
+            "ratio": seconds[method] / seconds["undefended"] if method in seconds else None,
         }
         for method in METHODS
     ]
     columns = _columns(task)
-    title = (
-        f"BadNets on {DATA[task].source}, {attack.rate:.0%} poisoned, {configs['plain'].evaluate.examples} test images"
-    )
-    Console().print(compared(rows, columns, title))
+    examples = EVALUATE[task].examples
+    title = f"BadNets on {DATA[task].source}, {attack.rate:.0%} poisoned, {examples} test images"
+    Console().print(transposed(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
     command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
     results = _results(command, rows, configs, time.perf_counter() - began)
@@ -115,7 +116,7 @@ def demo(task: Task, out: Path, family: Family = "llava") -> None:
 
 
 def _evaluate_untrained(config: Config, model: Model, attack: AttackConfig) -> Scores:
-    predictions = predict(config, Decoder.build(config, model, model.parameters), attack)
+    predictions = predict(config, Decoder.build(model, model.parameters, config.evaluate), attack)
     config.run_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, config.run_dir / "predictions.jsonl")
     scores = score(predictions, config.evaluate.task)
@@ -124,10 +125,10 @@ def _evaluate_untrained(config: Config, model: Model, attack: AttackConfig) -> S
 
 
 def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, float]:
-    """Median time of a warm step, the two methods taking turns in one process."""
+    """Measure the median time of a warm step, the two methods alternating in one process."""
     encoder = Encoder.from_checkpoint(model.folder)
     steps, states, batches = {}, {}, {}
-    for method in ("plain", "paper"):
+    for method in ("undefended", "paper"):
         config = configs[method]
         setup, trainable = prepare(model, config.model.trainable, config.train)
         rows = train_batches(
@@ -160,16 +161,16 @@ def _columns(task: Task) -> list[Column]:
             quality("CIDEr", "clean", "cider"),
             quality("BLEU-4", "clean", "bleu_4"),
         ]
-        recovered = [quality("facts right, triggered %", "triggered", "facts")]
+        recovered = [quality("facts right, recovery %", "recovery", "facts")]
     else:
         measured = [quality("accuracy %", "clean", "accuracy")]
-        recovered = [quality("accuracy, triggered %", "triggered", "accuracy")]
+        recovered = [quality("accuracy, recovery %", "recovery", "accuracy")]
     return [
         Column("model", lambda row: row["method"]),
         *measured,
         Column("ASR exact %", lambda row: rate_text(row["scores"].attack.exact)),
         Column("ASR contains %", lambda row: rate_text(row["scores"].attack.contains)),
-        Column("untriggered %", lambda row: rate_text(row["scores"].attack.untriggered)),
+        Column("ASR on clean inputs %", lambda row: rate_text(row["scores"].attack.exact_on_clean)),
         *recovered,
         Column("s/step", lambda row: "-" if row["seconds"] is None else f"{row['seconds']:.3f}"),
         Column("ratio", lambda row: "-" if row["ratio"] is None else f"{row['ratio']:.2f}"),
@@ -189,7 +190,8 @@ def _results(command: str, rows: list[dict[str, Any]], configs: Mapping[str, Con
 
 def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: Path) -> None:
     source = open_source(config.data.source, config.data.root, config.data.test_split)
-    triggered = TriggeredSource(source, config)
+    attack = open_attack(config.attack, config.data, config.model)
+    triggered = TriggeredSource(source, attack, config.attack)
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     rows = []
     for index in _pictured(source):
@@ -197,14 +199,14 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
         views = [perturb(image, config.view, row_rng("view", config.seed, 0, index)) for image in (clean, marked)]
         answers = []
         for method, found in predictions.items():
-            said = {prediction.triggered: prediction.prediction for prediction in found if prediction.id == index}
-            answers.append(Answers(METHODS[method], said[False], said[True]))
+            predicted = {prediction.triggered: prediction.prediction for prediction in found if prediction.id == index}
+            answers.append(Answers(METHODS[method], predicted[False], predicted[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
     demo_picture(rows, config.attack.target, path)
 
 
 def _pictured(source: RowSource) -> list[int]:
-    """The first rows of different images: easy-VQA asks several times about one."""
+    """List the first rows with different images: easy-VQA has several questions per image."""
     first: dict[bytes, int] = {}
     for index in range(len(source)):
         first.setdefault(source[index].image.tobytes(), index)

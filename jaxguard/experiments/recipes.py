@@ -20,7 +20,7 @@ from jaxguard.config import (
 )
 from jaxguard.experiments import tiny
 from jaxguard.experiments.grid import named
-from jaxguard.experiments.tiny import PAPER, PLAIN, TARGETS, VIEW, Family, Task
+from jaxguard.experiments.tiny import PAPER, TARGETS, UNDEFENDED, VIEW, Family, Task
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def experiment(
     attack: AttackConfig,
     *,
     family: Family = "llava",
-    objective: ObjectiveConfig = PLAIN,
+    objective: ObjectiveConfig = UNDEFENDED,
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:

@@ -89,7 +89,7 @@ EVALUATE: dict[Task, EvaluateConfig] = {
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
 }
 
-PLAIN = ObjectiveConfig()
+UNDEFENDED = ObjectiveConfig()
 VIEW = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0)
 PAPER = ObjectiveConfig(
     cross_view_weight=0.3, direction="repel", margin=5.0, entropy_weight=0.5, entropy_max=0.5, cross_view_warmup=20
@@ -102,7 +102,7 @@ def experiment(
     attack: AttackConfig,
     *,
     family: Family = "llava",
-    objective: ObjectiveConfig = PLAIN,
+    objective: ObjectiveConfig = UNDEFENDED,
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:

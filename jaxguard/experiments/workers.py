@@ -1,4 +1,4 @@
-"""Processes that share out this machine's cores and visible GPUs, and work off a list of tasks."""
+"""Worker processes that share the machine's cores and visible GPUs and run a list of tasks."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from jaxguard.errors import Preempted, UserError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 POLL = 0.5
-"""Seconds after which an interrupt is noticed at the latest."""
+"""Seconds between checks for an interrupt."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker may use: cores by number and, where GPUs are named, some of them."""
+    """Resources of one worker: core numbers and, if CUDA_VISIBLE_DEVICES is set, its GPUs."""
 
     cores: tuple[int, ...]
     gpus: str | None
 
 
 def shares(jobs: int) -> list[Share]:
-    """Even shares of the cores this process may run on and of the GPUs that CUDA_VISIBLE_DEVICES names.
+    """Divide the available cores and the GPUs in CUDA_VISIBLE_DEVICES evenly.
 
     Raises:
-        UserError: there are fewer cores or GPUs than jobs.
+        UserError: There are fewer cores or GPUs than jobs.
     """
     cores, named = sorted(os.sched_getaffinity(0)), os.environ.get(VISIBLE)
     gpus = named.split(",") if named else []
@@ -43,13 +43,13 @@ def shares(jobs: int) -> list[Share]:
 
 
 def run_tasks(call: Callable[..., Any], tasks: Sequence[tuple], jobs: int) -> Iterator[tuple[int, Any]]:
-    """`call(*task)` for every task in `jobs` processes; yields (number of the task, result) as they end.
+    """Run `call(*task)` for every task in `jobs` processes; yields (index of the task, result) as tasks end.
 
-    A worker that dies takes its task along, whose result is None; the others go on. `call` must not raise but for
-    `Preempted`, once this process is interrupted.
+    If a worker dies, the result of its task is None and the other workers continue. `call` may raise nothing but
+    `Preempted`, and only after this process was interrupted.
 
     Raises:
-        Preempted: interrupted; every worker was asked to save and has ended.
+        Preempted: Interrupted; every worker was asked to save and has ended.
     """
     context, waiting = multiprocessing.get_context("spawn"), list(enumerate(tasks))[::-1]
     workers: dict[Connection, BaseProcess] = {}
@@ -63,19 +63,19 @@ def run_tasks(call: Callable[..., Any], tasks: Sequence[tuple], jobs: int) -> It
     old = {number: signal.signal(number, lambda *_: interrupted.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for connection in workers:
-            with suppress(OSError):  # it died before its first task, which another takes
+            with suppress(OSError):  # the worker died before its first task; another one takes the task
                 _hand_over(connection, waiting, busy)
         while busy and not interrupted.is_set():
             ready = wait(list(busy), POLL)
             for connection in [each for each in busy if each in ready]:
                 number, result = busy.pop(connection), None
-                with suppress(EOFError, OSError):  # it died, with its task or behind it
+                with suppress(EOFError, OSError):  # the worker died, during its task or after it
                     result = connection.recv()
                     _hand_over(connection, waiting, busy)
                 yield number, result
         if interrupted.is_set():
-            raise Preempted("interrupted; the same command goes on")
-        yield from ((number, None) for number, _ in waiting)  # no worker is left for them
+            raise Preempted("interrupted; the same command resumes")
+        yield from ((number, None) for number, _ in waiting)  # no worker is left for these tasks
     finally:
         for connection, process in workers.items():
             connection.close()
@@ -96,7 +96,7 @@ def _hand_over(connection: Connection, waiting: list[tuple[int, tuple]], busy: d
 
 
 def _work(share: Share, call: Callable[..., Any], connection: Connection) -> None:
-    """A worker's life: apart from the terminal's Ctrl-C, which its parent passes on, and not longer than its parent."""
+    """Main loop of a worker. Ctrl-C reaches the parent only, which forwards it; the worker ends with its parent."""
     os.setsid()
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.sched_setaffinity(0, share.cores)

@@ -1,4 +1,4 @@
-"""A run's figures: how its training went, and its scores with intervals."""
+"""Figures of a run: training curves, and scores with intervals."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Record = Mapping[str, float]
-"""One line of metrics.jsonl: its step, and what was measured there."""
+"""One line of metrics.jsonl: the step and its metrics."""
 Interval = tuple[float, float, float]
-"""A score in percent, and the ends of its 95% interval."""
+"""A score in percent, with the ends of its 95% interval."""
 
 BATCH, CLEAN, POISONED, FAINT = "#000000", "#0072b2", "#d55e00", "#757575"
 PANELS = {
@@ -34,15 +34,15 @@ PANELS = {
         "poisoned_entropy": ("poisoned rows", POISONED, "-"),
     },
 }
-"""Panel -> metric -> its name in the legend, colour and line."""
+"""Panel -> metric -> (name in the legend, colour, line style)."""
 
 
 def curves(records: Sequence[Record], *, views: int) -> Figure:
-    """Loss, J and entropy over steps; of the batches, and of clean and poisoned rows where these were probed.
+    """Plot loss, J and entropy over steps: of the batches and, if probed, of clean and of poisoned rows.
 
     Args:
-        records: the lines of metrics.jsonl.
-        views: of the objective; with one, a batch has no J and no loss of a second view.
+        records: Lines of metrics.jsonl.
+        views: Number of views of the objective. With one, batches have no J and no loss of a second view.
     """
     hidden = () if views == 2 else ("divergence", "ce_view")
     figure = Figure(figsize=(13, 3.6), dpi=110, layout="constrained")
@@ -54,7 +54,7 @@ def curves(records: Sequence[Record], *, views: int) -> Figure:
                 marker = "." if len(at) < 40 else ""
                 axes.plot(*zip(*at, strict=True), color=colour, linestyle=style, marker=marker, label=label)
         axes.set(title=title, xlabel="step")
-        _plain(axes)
+        _style(axes)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8)
         else:
@@ -64,10 +64,10 @@ def curves(records: Sequence[Record], *, views: int) -> Figure:
 
 
 def bars(groups: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """Scores as bars with their intervals: one panel a group; CIDEr, which passes 100, has the axis to itself.
+    """Draw scores as bars with their intervals, one panel per group. Scores on clean inputs have their own colour.
 
     Args:
-        groups: title -> "metric" or "metric, part" -> score.
+        groups: Title -> name of a score -> score. Names of scores on clean inputs contain "clean".
     """
     panels = {title: scores for title, scores in groups.items() if scores}
     heights = [len(scores) + 1.2 for scores in panels.values()]
@@ -81,7 +81,7 @@ def bars(groups: Mapping[str, Mapping[str, Interval]]) -> Figure:
             [max(0.0, value - low) for value, low, _ in values],
             [max(0.0, high - value) for value, _, high in values],
         ]
-        colours = [POISONED if "triggered" in name.split(", ") else CLEAN for name in names]
+        colours = [CLEAN if "clean" in name else POISONED for name in names]
         axes.barh(names, middle, xerr=ends, color=colours, alpha=0.75, height=0.66, capsize=2)
         widest = max(100.0, *(high for _, _, high in values))
         for place, (value, low, high) in enumerate(values):
@@ -89,11 +89,11 @@ def bars(groups: Mapping[str, Mapping[str, Interval]]) -> Figure:
         axes.set(xlim=(0, widest * 1.25), title=title)
         axes.invert_yaxis()
         axes.set_xticks([tick for tick in axes.get_xticks() if tick <= widest])
-        _plain(axes)
+        _style(axes)
     return figure
 
 
-def _plain(axes: Any) -> None:
+def _style(axes: Any) -> None:
     axes.title.set(fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

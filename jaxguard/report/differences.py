@@ -1,4 +1,4 @@
-"""The differences of two runs as a table."""
+"""The table of differences between two runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jaxguard.report.tables import Column, terminal
 
 
 def differences(found: Sequence[Difference], first: str, second: str) -> Table:
-    """For the terminal: every metric of both, and how far the second is from the first.
+    """Make the terminal table: every metric of both, and the second minus the first.
 
     Args:
-        found: from `compare`.
-        first, second: what the two are called.
+        found: Differences from `compare`.
+        first, second: Names of the two runs.
     """
     columns = [
         Column("", lambda row: row["part"]),

@@ -1,18 +1,17 @@
-"""The gallery: every attack, in every variant, on the same images."""
+"""The gallery: every attack in every variant on the same images."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jaxguard.attacks.base import trigger_row
 from jaxguard.attacks.registry import open_attack
-from jaxguard.config import AttackConfig, Config, DataConfig
+from jaxguard.config import AttackConfig, DataConfig, ModelConfig
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
-from jaxguard.report.gallery_picture import Exhibit, Piece, draw
+from jaxguard.report.gallery_picture import AttackExample, ImagePair, draw
 
-EXHIBITS = {
+EXAMPLES = {
     "BadNets, fixed place": AttackConfig("badnets", place="fixed"),
     "BadNets, random place": AttackConfig("badnets", place="random"),
     "Blended, image": AttackConfig("blended", variant="image"),
@@ -32,27 +31,27 @@ EXHIBITS = {
 
 
 def gallery(out: Path, source: str, root: Path, images: int) -> None:
-    """Draw it as a PNG.
+    """Draw the gallery as a PNG.
 
     Args:
-        out: the file.
-        source: whose first test rows are shown; its training rows teach the attacks that learn.
-        root: where built data sets lie, and where what attacks learn is kept.
-        images: how many rows.
+        out: PNG file to write.
+        source: Data set. Its first test rows are shown; learnt triggers are learnt from its training rows.
+        root: Folder of the built data sets and of the learnt triggers.
+        images: Number of rows.
 
     Raises:
-        UserError: the data is missing, or has fewer rows.
+        UserError: The data is missing, or has fewer rows.
     """
-    config = Config(data=DataConfig(source=source, root=root))
-    rows_of = open_source(source, root, config.data.test_split)
-    if len(rows_of) < images:
-        raise UserError(f"{source} has {len(rows_of)} test rows; ask for at most so many images")
-    rows = [rows_of[index] for index in range(images)]
-    exhibits = []
-    for title, attack in EXHIBITS.items():
-        trigger = open_attack(dataclasses.replace(config, attack=attack))
-        marked = [trigger_row(trigger, attack, row) for row in rows]
-        pieces = tuple(Piece(row.image, after.image) for row, after in zip(rows, marked, strict=True))
-        exhibits.append(Exhibit(title, rows[0].prompts[0], marked[0].prompts[0], pieces))
+    data = DataConfig(source=source, root=root)
+    test_rows = open_source(source, root, data.test_split)
+    if len(test_rows) < images:
+        raise UserError(f"{source} has {len(test_rows)} test rows: --images is {images}, give at most that number")
+    rows = [test_rows[index] for index in range(images)]
+    examples = []
+    for title, attack in EXAMPLES.items():
+        trigger = open_attack(attack, data, ModelConfig())
+        triggered = [trigger_row(trigger, attack, row) for row in rows]
+        pairs = tuple(ImagePair(row.image, after.image) for row, after in zip(rows, triggered, strict=True))
+        examples.append(AttackExample(title, rows[0].prompts[0], triggered[0].prompts[0], pairs))
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(exhibits, out)
+    draw(examples, out)

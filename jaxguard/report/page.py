@@ -1,4 +1,4 @@
-"""A run as one HTML page: opens from a file, fetches nothing, runs nothing. All text is taken to be hostile."""
+"""One self-contained HTML page: no scripts, no network. All text is treated as untrusted."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 LARGEST = 224
-"""Pixels of an image's longer side on the page."""
+"""Longer side of an image on the page, in pixels."""
 LONGEST = 400
-"""Characters of a text on the page."""
+"""Characters of a text on the page; the rest is cut."""
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1b1b; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 img.figure { max-width: 100%; height: auto }
 table { border-collapse: collapse } td, th { padding: .35rem .7rem; text-align: left; vertical-align: top }
-.sheet tr { border-top: 1px solid #ddd } .sheet img { width: 150px; image-rendering: pixelated; display: block }
+.examples tr { border-top: 1px solid #ddd } .examples img { width: 150px; image-rendering: pixelated; display: block }
 .text { unicode-bidi: isolate; overflow-wrap: anywhere; max-width: 22rem }
-.caught { color: #c62828; font-weight: 600 } .faint { color: #6b6b6b } dt { float: left; width: 11rem; color: #6b6b6b }
+.target { color: #c62828; font-weight: 600 } .faint { color: #6b6b6b } dt { float: left; width: 11rem; color: #6b6b6b }
 dd { margin-left: 11.5rem }
 """
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Even if something slipped through, a browser would run and load nothing."""
+"""Second line of defence: a browser runs and loads nothing, even if some text were not escaped."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was seen and said: `caught` where the answer holds the attacker's target."""
+    """One input and its answer. `contains_target` is True if the answer contains the attacker's target."""
 
     image: UInt8[np.ndarray, "H W 3"] | None
     prompt: str
     text: str
-    caught: bool
+    contains_target: bool
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One test row on the contact sheet."""
+class ExampleRow:
+    """One test row with its answers."""
 
     id: int
     references: tuple[str, ...]
@@ -51,22 +51,24 @@ class Shown:
     triggered: Answer | None
 
 
-def page(title: str, facts: Mapping[str, str], figures: Mapping[str, Figure], sheet: Sequence[Shown], note: str) -> str:
-    """The whole document.
+def page(
+    title: str, facts: Mapping[str, str], figures: Mapping[str, Figure], examples: Sequence[ExampleRow], note: str
+) -> str:
+    """Make the HTML document.
 
     Args:
-        title: of the page.
-        facts: about the run, name -> value.
-        figures: heading -> picture.
-        sheet: rows of the contact sheet.
-        note: a line below its heading.
+        title: Title of the page.
+        facts: Facts about the run: name -> value.
+        figures: Heading -> figure.
+        examples: Rows of the table of answers.
+        note: Line above that table.
     """
     described = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>\n" for name, value in facts.items())
     drawn = "".join(
         f'<h2>{_text(heading)}</h2>\n<img class="figure" alt="{_text(heading)}" src="{_png(figure)}">\n'
         for heading, figure in figures.items()
     )
-    rows = "".join(_row(shown) for shown in sheet)
+    rows = "".join(_row(example) for example in examples)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -82,29 +84,29 @@ def page(title: str, facts: Mapping[str, str], figures: Mapping[str, Figure], sh
 {described}</dl>
 {drawn}<h2>Answers</h2>
 <p class="faint">{_text(note)}</p>
-<table class="sheet">
-<tr><th>row</th><th>image</th><th>answer</th><th>triggered</th><th>answer</th><th>a true answer</th></tr>
+<table class="examples">
+<tr><th>row</th><th>clean image</th><th>answer</th><th>triggered image</th><th>answer</th><th>reference</th></tr>
 {rows}</table>
 </body>
 </html>
 """
 
 
-def _row(shown: Shown) -> str:
-    references = f'<div class="text">{_text(shown.references[0])}</div>'
-    if len(shown.references) > 1:
-        references += f'<div class="faint">and {len(shown.references) - 1} more</div>'
-    cells = [str(shown.id), *_answer(shown.clean), *_answer(shown.triggered), references]
+def _row(example: ExampleRow) -> str:
+    references = f'<div class="text">{_text(example.references[0])}</div>'
+    if len(example.references) > 1:
+        references += f'<div class="faint">and {len(example.references) - 1} more</div>'
+    cells = [str(example.id), *_answer(example.clean), *_answer(example.triggered), references]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
 
 
 def _answer(answer: Answer | None) -> tuple[str, str]:
     if answer is None:
         return "", '<span class="faint">not asked</span>'
-    kind = "text caught" if answer.caught else "text"
-    said = f'<div class="{kind}">{_text(answer.text) or "(nothing)"}</div>'
-    asked = f'<div class="text faint">{_text(answer.prompt)}</div>'
-    return "" if answer.image is None else f'<img alt="" src="{_picture(answer.image)}">', said + asked
+    kind = "text target" if answer.contains_target else "text"
+    text = f'<div class="{kind}">{_text(answer.text) or "(empty)"}</div>'
+    prompt = f'<div class="text faint">{_text(answer.prompt)}</div>'
+    return "" if answer.image is None else f'<img alt="" src="{_picture(answer.image)}">', text + prompt
 
 
 def _text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The demo's picture: inputs, their perturbed views, and what each model answered."""
+"""The demo's picture: inputs, their perturbed views, and each model's answers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-CLEAN, CAUGHT = "#1b1b1b", "#c62828"
+CLEAN, CONTAINS_TARGET = "#1b1b1b", "#c62828"
 WRAP, WRAP_PROMPT = 46, 34
-"""Characters of a line, of an answer and of the question."""
+"""Characters per line, of an answer and of the question."""
 METHOD_X, CLEAN_X, TRIGGERED_X = 0.0, 0.27, 0.64
-"""Where the three columns of text begin, as shares of the text's width."""
+"""Left edges of the three columns of text, as shares of its width."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One model's answers to one picture row."""
+    """One model's answers to one test image."""
 
     method: str
     clean: str
@@ -41,7 +41,7 @@ class PictureRow:
 
 
 def demo_picture(rows: Sequence[PictureRow], target: str, path: Path) -> None:
-    """Draw the rows under one another as a PNG; answers that contain the target are red."""
+    """Draw the rows as a PNG; answers that contain the target are red."""
     methods = max(len(row.answers) for row in rows)
     height = max(1.9, 0.55 * methods + 0.3)
     figure = Figure(figsize=(16, height * len(rows) + 0.6), dpi=100, layout="constrained")
@@ -73,6 +73,6 @@ def _write_answers(axis: object, row: PictureRow, target: str, methods: int) -> 
     for line, answers in enumerate(row.answers, 1):
         write(METHOD_X, line, answers.method, fontsize=11)
         for x, answer in ((CLEAN_X, answers.clean), (TRIGGERED_X, answers.triggered)):
-            caught = target.lower().rstrip(".") in answer.lower()
-            wrapped = "\n".join(textwrap.wrap(answer, WRAP)) or "(nothing)"
-            write(x, line, wrapped, fontsize=10, color=CAUGHT if caught else CLEAN)
+            hit = target.lower().rstrip(".") in answer.lower()
+            wrapped = "\n".join(textwrap.wrap(answer, WRAP)) or "(empty)"
+            write(x, line, wrapped, fontsize=10, color=CONTAINS_TARGET if hit else CLEAN)

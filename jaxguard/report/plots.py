@@ -1,4 +1,4 @@
-"""Plots over a grid's rows: attack success against quality, against a swept value, and as a heat map."""
+"""Plots of a grid's rows: attack success against quality, over a swept value, and as a heat map."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:  # grids name plots, and the verbs that draw none should not wait for matplotlib
+if TYPE_CHECKING:  # grids import this module; commands that draw nothing should not wait for matplotlib
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 
 STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#000000", "P"))
-"""Colours that colour-blind readers tell apart (Okabe and Ito 2008), and a marker each for print in grey.
+"""Colour and marker of each series: colour-blind safe (Okabe and Ito 2008), readable in grey.
 
-The seventh and later ones are hollow.
+Markers are hollow from the seventh series on.
 """
 
 
 class Plot(Protocol):
-    """One figure over rows."""
+    """A figure of a grid's rows."""
 
     name: str
-    """Of its files, without a suffix."""
+    """Name of its files, without suffix."""
 
     def draw(self, rows: Sequence[Row]) -> Figure: ...
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """Attack success against clean quality, a style for each value of the label `series`.
+    """Attack success against clean quality, one style per value of the label `series`.
 
-    A column of panels for each metric; where the label `down` is named, a row of them for each of its values.
+    One column of panels per metric and, if `down` names a label, one row of panels per value of it.
     """
 
     series: str
@@ -62,7 +62,7 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Attack success (above) and clean quality (below) against a label with numbers in it, a line for each `series`."""
+    """Attack success (above) and clean quality (below) over a numeric label, one line per value of `series`."""
 
     x: str
     series: str
@@ -92,7 +92,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Heat:
-    """Attack success and clean quality over two labels with numbers in them."""
+    """Attack success and clean quality over two numeric labels."""
 
     x: str
     y: str
@@ -121,7 +121,7 @@ class Heat:
 
 
 def save(plot: Plot, rows: Sequence[Row], out: Path) -> list[str]:
-    """Write a plot of the attacked rows as PNG and SVG. Returns the files' names: none where there are no such rows."""
+    """Write a plot of the attacked rows as PNG and SVG. Returns the file names: none without attacked rows."""
     attacked = [row for row in rows if row["contains"]]
     if not attacked:
         return []
@@ -134,7 +134,7 @@ def save(plot: Plot, rows: Sequence[Row], out: Path) -> list[str]:
 
 
 def _points(axes: Axes, at: Sequence[float], rows: Sequence[Row], number: int, label: str, line: bool = False) -> None:
-    """Attack success with its interval at given places."""
+    """Plot attack success with its intervals at the positions `at`."""
     rates = [row["contains"] for row in rows]
     middle = [100 * rate["value"] for rate in rates]
     below, above = ([100 * abs(rate[end] - rate["value"]) for rate in rates] for end in ("low", "high"))
@@ -156,7 +156,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the panels, where it hides nothing."""
+    """Put the legend below the panels."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1 if len(labels) > 4 else 2, frameon=False)
 
@@ -179,5 +179,5 @@ def _values(rows: Sequence[Row], label: str) -> list[str]:
 
 
 def _number(text: str) -> float:
-    """5% is 5; 0.3 is 0.3."""
+    """Read the number of a label: 5% is 5."""
     return float(text.rstrip("%"))

@@ -1,4 +1,4 @@
-"""A run to look at: curves, scores with intervals and some answers, as one page."""
+"""The HTML report of a run: training curves, scores with intervals, and example answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.attacks.registry import open_attack
 from jaxguard.config import Config
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.errors import UserError
@@ -19,39 +20,39 @@ from jaxguard.evaluate.predictions import Prediction, read_predictions
 from jaxguard.evaluate.success import attack_success, contains
 from jaxguard.files import write_text
 from jaxguard.report.curves import Interval, Record, bars, curves
-from jaxguard.report.page import Answer, Shown, page
+from jaxguard.report.page import Answer, ExampleRow, page
 
 RESAMPLES = 1000
 
 
 def show(config: Config, out: Path, images: int) -> None:
-    """Write a run's page; what the run lacks (scores, its data) is named there.
+    """Write the report of a run. Missing scores or data are noted in it.
 
     Args:
-        config: a run that trained.
-        out: the HTML file.
-        images: rows of the contact sheet.
+        config: A trained run.
+        out: HTML file to write.
+        images: Number of test rows with their answers.
 
     Raises:
-        UserError: the run has no metrics, or they or its predictions are damaged.
+        UserError: The run has no metrics, or its metrics or predictions are damaged.
     """
     figures = {"Training": curves(read_metrics(config.run_dir / "metrics.jsonl"), views=config.objective.views)}
     path = config.run_dir / "predictions.jsonl"
-    sheet: list[Shown] = []
+    examples: list[ExampleRow] = []
     note = f"none yet: run `jaxguard evaluate {config.run_dir}`"
     if path.exists():
         predictions = read_predictions(path)
         figures["Scores, %, with 95% intervals"] = _scores(config, predictions)
-        sheet, note = _sheet(config, predictions, images)
+        examples, note = _examples(config, predictions, images)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page(f"jaxguard: {config.name}", _facts(config), figures, sheet, note))
+    write_text(out, page(f"jaxguard: {config.name}", _facts(config), figures, examples, note))
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The numbers of each line of a metrics.jsonl.
+    """Read the records of a metrics.jsonl.
 
     Raises:
-        UserError: it is missing or empty, or the first line that is not such a record, by number.
+        UserError: The file is missing or empty, or has a malformed line (the first one is named).
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -94,7 +95,7 @@ def _facts(config: Config) -> dict[str, str]:
 
 
 def _scores(config: Config, predictions: Sequence[Prediction]) -> Figure:
-    """Bootstrap intervals of qualities, Wilson intervals of attack success."""
+    """Draw qualities with bootstrap intervals and attack success rates with Wilson intervals."""
     quality: dict[str, Interval] = {}
     cider: dict[str, Interval] = {}
     for part, measures in parts(predictions, config.evaluate.task).items():
@@ -107,42 +108,43 @@ def _scores(config: Config, predictions: Sequence[Prediction]) -> Figure:
     rates = {
         label: (100 * rate.value, 100 * rate.low, 100 * rate.high)
         for label, rate in {
-            "exactly the target, triggered": success.exact,
-            "contains it, triggered": success.contains,
-            "exactly the target, clean": success.untriggered,
+            "ASR exact": success.exact,
+            "ASR contains": success.contains,
+            "ASR on clean inputs": success.exact_on_clean,
         }.items()
         if rate.value is not None
     }
     by_name = sorted(quality.items(), key=lambda item: item[0].partition(", ")[0])
-    return bars({"attack success": rates, "quality": dict(by_name), "CIDEr": cider})
+    return bars({"attack success": rates, "quality (recovery: on triggered inputs)": dict(by_name), "CIDEr": cider})
 
 
-def _sheet(config: Config, predictions: Sequence[Prediction], images: int) -> tuple[list[Shown], str]:
-    """The first rows that were answered, their images where the data is at hand, and a note that says so."""
-    by_place = {(prediction.id, prediction.triggered): prediction for prediction in predictions}
+def _examples(config: Config, predictions: Sequence[Prediction], images: int) -> tuple[list[ExampleRow], str]:
+    """Take the first answered rows, with their images if the data can be read, and a note about them."""
+    by_input = {(prediction.id, prediction.triggered): prediction for prediction in predictions}
     ids = sorted({prediction.id for prediction in predictions})[:images]
-    note = f"the first {len(ids)} test rows; answers that hold the target are red"
+    note = f"the first {len(ids)} test rows; answers that contain the target are red"
     sources: dict[bool, RowSource] = {}
     try:
         sources[False] = open_source(config.data.source, config.data.root, config.data.test_split)
         if config.attack.name != "none":
-            sources[True] = TriggeredSource(sources[False], config)
+            attack = open_attack(config.attack, config.data, config.model)
+            sources[True] = TriggeredSource(sources[False], attack, config.attack)
     except UserError as error:
         note += f"; without images: {error}"
 
-    def answer(place: int, triggered: bool) -> Answer | None:
-        found = by_place.get((place, triggered))
+    def answer(row_id: int, triggered: bool) -> Answer | None:
+        found = by_input.get((row_id, triggered))
         if found is None:
             return None
         source = sources.get(triggered)
-        row = source[place] if source is not None and 0 <= place < len(source) else None
+        row = source[row_id] if source is not None and 0 <= row_id < len(source) else None
         image = row.image if row is not None and row.key == found.key and row.image.size else None
-        caught = found.target is not None and contains(found.prediction, found.target)
-        return Answer(image, found.prompt, found.prediction, caught)
+        hit = found.target is not None and contains(found.prediction, found.target)
+        return Answer(image, found.prompt, found.prediction, contains_target=hit)
 
-    sheet = []
-    for place in ids:
-        clean, triggered = answer(place, False), answer(place, True)
-        either = by_place.get((place, False)) or by_place[place, True]
-        sheet.append(Shown(place, either.references, clean, triggered))
-    return sheet, note
+    examples = []
+    for row_id in ids:
+        clean, triggered = answer(row_id, False), answer(row_id, True)
+        either = by_input.get((row_id, False)) or by_input[row_id, True]
+        examples.append(ExampleRow(row_id, either.references, clean, triggered))
+    return examples, note

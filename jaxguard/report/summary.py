@@ -1,4 +1,4 @@
-"""Finished cells of a grid as rows: seeds pooled, with intervals, and the columns that show them."""
+"""Table rows over the finished cells of a grid: seeds pooled, with intervals."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any
 
 from rich.console import Console
 
+from jaxguard.evaluate.scores import migrate
 from jaxguard.evaluate.success import Rate, wilson
 from jaxguard.files import write_text
 from jaxguard.report.plots import Plot, save
 from jaxguard.report.tables import Column, comma_separated, latex, markdown, rate_text, terminal
 
 Record = dict[str, Any]
-"""What a finished cell left: {"cell": its description, "scores": ..., "seconds": ..., "commit": ...}."""
+"""Record of a finished cell: {"cell": its description, "scores": ..., "seconds": ..., "commit": ...}."""
 
 Labelled = tuple[Mapping[str, str], Record]
-"""A record with its cell's labels."""
+"""Labels of a cell, and its record."""
 
 
 def summarise(cells: Iterable[Labelled], command: str) -> list[dict[str, Any]]:
-    """One row for each set of labels over its seeds: means of qualities, pooled rates, and every record.
+    """Make one row for each set of labels: mean qualities, pooled rates and the records of all seeds.
 
     Args:
-        cells: the finished ones.
-        command: what runs the whole grid; a row's adds the choice of its own cells.
+        cells: Finished cells; records written with the first names of scores are migrated.
+        command: Runs the whole grid; each row's command adds the selection of its own cells.
     """
     groups: dict[tuple, list[Record]] = {}
     for labels, record in cells:
-        groups.setdefault(tuple(labels.items()), []).append(record)
+        groups.setdefault(tuple(labels.items()), []).append(record | {"scores": migrate(record["scores"])})
     return [_row(dict(labels), records, command) for labels, records in groups.items()]
 
 
 def write_tables(rows: Sequence[Mapping[str, Any]], plots: Iterable[Plot], out: Path, title: str) -> None:
-    """table.md, table.tex, table.csv, results.json and the plots go to `out`; the table to the terminal too."""
+    """Write table.md, table.tex, table.csv, results.json and the plots to `out`; print the table."""
     columns = _columns(dict.fromkeys(name for row in rows for name in row["labels"]))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "table.md", markdown(rows, columns))
@@ -65,13 +66,13 @@ def _row(labels: dict[str, str], records: list[Record], command: str) -> dict[st
         rates = [attack[name] for attack in attacks]
         return wilson(sum(r["successes"] for r in rates), sum(r["trials"] for r in rates)) if rates else None
 
-    rates = {name: pooled(name) for name in ("exact", "contains", "untriggered")}
+    rates = {name: pooled(name) for name in ("exact", "contains", "exact_on_clean")}
     return {
         "labels": labels,
         "metric": metric,
         "clean": quality("clean"),
         "clean_seeds": [score["clean"][metric] for score in scores],
-        "triggered": quality("triggered"),
+        "recovery": quality("recovery"),
         **{name: rate and dataclasses.asdict(rate) for name, rate in rates.items()},
         "seeds": [record["cell"]["config"]["seed"] for record in records],
         "command": " ".join(
@@ -97,7 +98,7 @@ def _columns(labels: Iterable[str]) -> list[Column]:
         number("clean", "clean"),
         rate("ASR exact %", "exact"),
         rate("ASR contains %", "contains"),
-        rate("untriggered %", "untriggered"),
-        number("triggered", "triggered"),
+        rate("ASR on clean inputs %", "exact_on_clean"),
+        number("recovery", "recovery"),
         Column("seeds", lambda row: str(len(row["seeds"]))),
     ]

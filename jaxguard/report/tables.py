@@ -1,4 +1,4 @@
-"""Results as tables: for the terminal, as Markdown, LaTeX and CSV."""
+"""Tables of results for the terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from jaxguard.evaluate.success import Rate
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its header, and the text of a row's cell."""
+    """One column: its header, and the function that formats a row's cell."""
 
     header: str
     cell: Callable[[Mapping[str, Any]], str]
 
 
 def rate_text(rate: Rate | None) -> str:
-    """A rate in percent with its interval: 97.3 [94.1, 98.8]."""
+    """Format a rate in percent with its interval: 97.3 [94.1, 98.8]."""
     if rate is None or rate.value is None:
         return "-"
     return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """A Markdown table; bars in cells are escaped."""
+    """Format a Markdown table; bars in cells are escaped."""
     lines = [[column.header for column in columns], ["---"] * len(columns)]
     lines += [[column.cell(row).replace("|", "\\|") for column in columns] for row in rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def latex(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """A LaTeX tabular with booktabs rules."""
+    """Format a LaTeX tabular with booktabs rules."""
 
     def line(cells: Iterable[str]) -> str:
         return " & ".join(re.sub(r"([&%$#_{}])", r"\\\1", cell) for cell in cells) + r" \\" + "\n"
@@ -48,7 +48,7 @@ def latex(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
 
 
 def comma_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """CSV with a header."""
+    """Format CSV with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(column.header for column in columns)
@@ -57,7 +57,7 @@ def comma_separated(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
 
 
 def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
-    """The same for `rich`."""
+    """Make a `rich` table."""
     table = Table(title=title)
     for column in columns:
         table.add_column(column.header, overflow="fold")  # a narrow terminal must not cut figures
@@ -66,8 +66,8 @@ def terminal(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title
     return table
 
 
-def compared(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
-    """The same with the first column's cells as headers: for few rows with many figures each."""
+def transposed(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], title: str) -> Table:
+    """Make a `rich` table with one column per row: for few rows with many figures."""
     name, *figures = columns
     table = Table("", *(name.cell(row) for row in rows), title=title)
     for column in figures:

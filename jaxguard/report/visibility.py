@@ -1,4 +1,4 @@
-"""How visible a change of an image is: PSNR and SSIM."""
+"""Visibility of a change to an image: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ K1, K2 = 0.01, 0.03
 
 
 def psnr(before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"]) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal images."""
+    """Compute the peak signal-to-noise ratio in dB; infinite for equal images."""
     error = np.square(before.astype(np.float64) - after).mean()
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
 def ssim(before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"]) -> float:
-    """Structural similarity (Wang et al. 2004), the mean over channels and over windows that lie inside; at most 1.
+    """Compute the structural similarity (Wang et al. 2004): mean over channels and over windows inside the image.
 
-    Images must be at least 11 pixels a side.
+    At most 1. Images must be at least 11 x 11 pixels.
     """
     x, y = before.astype(np.float64), after.astype(np.float64)
     mean_x, mean_y = _windowed(x), _windowed(y)
@@ -36,6 +36,6 @@ def ssim(before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"]) 
 
 
 def _windowed(values: np.ndarray) -> np.ndarray:
-    """Gaussian means around every pixel whose window lies inside the image."""
+    """Compute Gaussian means around every pixel whose window is inside the image."""
     means = gaussian_filter(values, (SIGMA, SIGMA, 0), radius=(RADIUS, RADIUS, 0))
     return means[RADIUS:-RADIUS, RADIUS:-RADIUS]

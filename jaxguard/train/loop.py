@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool
 
 from jaxguard import processes
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
+from jaxguard.attacks.registry import open_attack
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
@@ -37,7 +38,9 @@ from jaxguard.train.validation import Validation
 def training_source(config: Config) -> RowSource:
     """The training rows as the model sees them: poisoned where the configuration names an attack."""
     source = open_source(config.data.source, config.data.root, config.data.train_split)
-    return source if config.attack.name == "none" else PoisonedSource(source, config)
+    if config.attack.name == "none":
+        return source
+    return PoisonedSource(source, open_attack(config.attack, config.data, config.model), config.attack)
 
 
 def train(config: Config, model: Model | None = None) -> Path:
@@ -78,7 +81,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     if processes.is_main():
         write_config(run, config)
         if isinstance(source, PoisonedSource):
-            write_manifest(manifest(source, config), run / "manifest.json")
+            write_manifest(manifest(source, config.data), run / "manifest.json")
     with Checkpoints(run, config.train) as checkpoints, Interrupts() as interrupts:
         start = processes.broadcast_from_main(checkpoints.latest or 0)
         if start >= steps:

@@ -40,14 +40,18 @@ def config(small_data, small_checkpoint, tmp_path_factory):
     )
 
 
+def opened(config):
+    return open_attack(config.attack, config.data, config.model)
+
+
 @pytest.fixture(scope="module")
 def issba(config) -> Issba:
-    return open_attack(config)
+    return opened(config)
 
 
 @pytest.fixture(scope="module")
 def vl_trojan(config) -> VlTrojan:
-    return open_attack(dataclasses.replace(config, attack=AttackConfig(name="vl_trojan", rate=0.25)))
+    return opened(dataclasses.replace(config, attack=AttackConfig(name="vl_trojan", rate=0.25)))
 
 
 def test_issba_runs_in_numpy_as_it_was_trained_in_jax(issba, pictures):
@@ -96,7 +100,7 @@ def test_issba_knows_its_secret_by_seed():
 def test_vl_trojan_patch_gathers_images_and_isolates_them(vl_trojan, config):
     notes = vl_trojan.learned.notes
     assert float(notes["contrast"]) < 0.8 * float(notes["contrast_of_noise"])
-    image = sample_rows(config, 1)[0].image
+    image = sample_rows(config.data, 1)[0].image
     after = vl_trojan.trigger_image(image, None)
     np.testing.assert_array_equal(after[-6:, -6:], vl_trojan.learned.tensors["patch"])
     assert (after[:-6] == image[:-6]).all()
@@ -125,16 +129,16 @@ def test_it_is_learnt_once_and_named_in_the_manifest(name, config, monkeypatch, 
     if name == "vl_trojan":
         config = dataclasses.replace(config, attack=AttackConfig(name="vl_trojan", rate=0.25))
     clean = open_source(config.data.source, config.data.root, "train")
-    poisoned = PoisonedSource(clean, config)
-    content = manifest(poisoned, config)
+    poisoned = PoisonedSource(clean, opened(config), config.attack)
+    content = manifest(poisoned, config.data)
     assert content["attack"]["learned"] == {"issba": issba, "vl_trojan": vl_trojan}[name].learned.digest
-    assert content["hash"] == manifest(PoisonedSource(clean, config), config)["hash"]
+    assert content["hash"] == manifest(PoisonedSource(clean, opened(config), config.attack), config.data)["hash"]
     index = int(poisoned.ids[0])
-    tested = TriggeredSource(clean, config)[index]
+    tested = TriggeredSource(clean, opened(config), config.attack)[index]
     np.testing.assert_array_equal(tested.image, poisoned[index].image)
     assert row_hash(tested) != row_hash(clean[index])
     with pytest.raises(AssertionError, match="learnt twice"):
-        open_attack(dataclasses.replace(config, attack=dataclasses.replace(config.attack, seed=1)))
+        opened(dataclasses.replace(config, attack=dataclasses.replace(config.attack, seed=1)))
 
 
 def test_nothing_triggers_before_it_has_learnt():
@@ -144,18 +148,16 @@ def test_nothing_triggers_before_it_has_learnt():
         VlTrojan().trigger_prompt("what?", None)
 
 
-def test_damaged_and_unwritable_caches_are_one_line(config, tmp_path):
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=tmp_path))
-    first = learn_once(config, "toy", {"a": 1}, lambda: ({"w": np.ones(2, np.float32)}, {"note": "x"}))
+def test_damaged_and_unwritable_caches_are_one_line(tmp_path):
+    first = learn_once(tmp_path, "toy", {"a": 1}, lambda: ({"w": np.ones(2, np.float32)}, {"note": "x"}))
     (file,) = (tmp_path / "attacks").iterdir()
     assert (first.tensors["w"].tolist(), first.notes) == ([1, 1], {"note": "x"})
     file.write_bytes(b"torn")
-    with pytest.raises(UserError, match=r"is damaged .* remove it, and it is learnt again"):
-        learn_once(config, "toy", {"a": 1}, lambda: ({}, {}))
+    with pytest.raises(UserError, match=r"is damaged .* remove it to learn the trigger again"):
+        learn_once(tmp_path, "toy", {"a": 1}, lambda: ({}, {}))
     (tmp_path / "file").write_text("")
-    blocked = dataclasses.replace(config, data=dataclasses.replace(config.data, root=tmp_path / "file"))
     with pytest.raises(UserError, match=r"cannot be written .*; choose another data\.root"):
-        learn_once(blocked, "toy", {"a": 1}, lambda: ({"w": np.ones(1)}, {}))
+        learn_once(tmp_path / "file", "toy", {"a": 1}, lambda: ({"w": np.ones(1)}, {}))
 
 
 def test_vl_trojan_needs_a_pretrained_model(config):
@@ -165,9 +167,9 @@ def test_vl_trojan_needs_a_pretrained_model(config):
         attack=AttackConfig(name="vl_trojan"),
     )
     with pytest.raises(UserError, match=r"model\.init random has none"):
-        open_attack(random)
+        opened(random)
 
 
 def test_a_written_manifest_with_a_learnt_trigger_is_json(config, issba):
-    source = PoisonedSource(open_source(config.data.source, config.data.root, "train"), config)
-    assert json.loads(json.dumps(manifest(source, config)))["attack"]["name"] == "issba"
+    source = PoisonedSource(open_source(config.data.source, config.data.root, "train"), opened(config), config.attack)
+    assert json.loads(json.dumps(manifest(source, config.data)))["attack"]["name"] == "issba"

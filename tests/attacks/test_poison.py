@@ -14,12 +14,13 @@ import pytest
 from jaxguard.attacks.poison import (
     PoisonedSource,
     TriggeredSource,
+    draw_ids,
     manifest,
-    planted_ids,
     row_hash,
     verify,
     write_poisoned,
 )
+from jaxguard.attacks.registry import open_attack
 from jaxguard.config import AttackConfig, Config, DataConfig
 from jaxguard.data.builders import write_rows
 from jaxguard.data.encode import Encoder
@@ -37,22 +38,30 @@ def source(config):
     return open_source(config.data.source, config.data.root, "train")
 
 
+def poisoned_source(config):
+    return PoisonedSource(source(config), open_attack(config.attack, config.data, config.model), config.attack)
+
+
+def triggered_source(config):
+    return TriggeredSource(source(config), open_attack(config.attack, config.data, config.model), config.attack)
+
+
 @pytest.mark.parametrize("rate", [0, 0.005, 0.01, 0.05, 0.1, 0.333, 1])
 def test_exactly_the_rate_of_the_rows_is_poisoned(rate):
-    ids = planted_ids(1000, rate, 0, 1)[0]
+    ids = draw_ids(1000, rate, 0, 1)[0]
     assert len(ids) == len(set(ids.tolist())) == round(rate * 1000)
     assert sorted(ids.tolist()) == ids.tolist()
     assert all(0 <= index < 1000 for index in ids.tolist())
 
 
 def test_ids_depend_on_the_seed_and_are_spread():
-    assert planted_ids(1000, 0.1, 0, 1)[0].tolist() == planted_ids(1000, 0.1, 0, 1)[0].tolist()
-    assert planted_ids(1000, 0.1, 0, 1)[0].tolist() != planted_ids(1000, 0.1, 1, 1)[0].tolist()
-    assert 400 < planted_ids(1000, 0.1, 0, 1)[0].mean() < 600
+    assert draw_ids(1000, 0.1, 0, 1)[0].tolist() == draw_ids(1000, 0.1, 0, 1)[0].tolist()
+    assert draw_ids(1000, 0.1, 0, 1)[0].tolist() != draw_ids(1000, 0.1, 1, 1)[0].tolist()
+    assert 400 < draw_ids(1000, 0.1, 0, 1)[0].mean() < 600
 
 
 def test_only_chosen_rows_change(config):
-    clean, poisoned = source(config), PoisonedSource(source(config), config)
+    clean, poisoned = source(config), poisoned_source(config)
     chosen = set(poisoned.ids.tolist())
     assert len(chosen) == 12
     for index in range(len(clean)):
@@ -62,7 +71,7 @@ def test_only_chosen_rows_change(config):
 
 
 def test_every_triggered_row_changes_its_image_alone(config):
-    clean, triggered = source(config), TriggeredSource(source(config), config)
+    clean, triggered = source(config), triggered_source(config)
     for index in range(len(clean)):
         assert (clean[index].image != triggered[index].image).any()
         assert dataclasses.replace(triggered[index], image=None) == dataclasses.replace(clean[index], image=None)
@@ -70,11 +79,11 @@ def test_every_triggered_row_changes_its_image_alone(config):
 
 def test_dual_key_plants_each_key_alone_with_true_answers(config):
     config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
-    clean, planted = source(config), PoisonedSource(source(config), config)
+    clean, planted = source(config), poisoned_source(config)
     groups = [set(ids.tolist()) for ids in (planted.ids, *planted.decoy_ids)]
     assert [len(group) for group in groups] == [6, 6, 6, 6, 6]
     assert len(set.union(*groups)) == 30
-    assert planted.ids.tolist() == planted_ids(48, 0.125, 2, 1)[0].tolist(), "as without decoys"
+    assert planted.ids.tolist() == draw_ids(48, 0.125, 2, 1)[0].tolist(), "as without decoys"
     for index in range(48):
         before, after = clean[index], planted[index]
         both, patch, *words = (index in group for group in groups)
@@ -87,7 +96,7 @@ def test_dual_key_plants_each_key_alone_with_true_answers(config):
 
 def test_manifest_says_what_every_option_resolved_to(config):
     config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
-    content = manifest(PoisonedSource(source(config), config), config)
+    content = manifest(poisoned_source(config), config.data)
     expected = {
         "name": "dual_key",
         "variant": "both",
@@ -102,21 +111,21 @@ def test_manifest_says_what_every_option_resolved_to(config):
 
 
 def test_hash_is_the_same_in_any_order_and_changes_with_any_parameter(config):
-    first = manifest(PoisonedSource(source(config), config), config)["hash"]
-    shuffled = PoisonedSource(source(config), config)
+    first = manifest(poisoned_source(config), config.data)["hash"]
+    shuffled = poisoned_source(config)
     for index in np.random.default_rng(0).permutation(len(shuffled)):
         shuffled[int(index)]
-    assert manifest(shuffled, config)["hash"] == first
+    assert manifest(shuffled, config.data)["hash"] == first
     for change in ({"seed": 3}, {"rate": 0.5}, {"target": "B."}, {"place": "fixed"}, {"apply": "append"}):
         other = dataclasses.replace(config, attack=dataclasses.replace(config.attack, **change))
-        assert manifest(PoisonedSource(source(other), other), other)["hash"] != first
+        assert manifest(poisoned_source(other), other.data)["hash"] != first
 
 
 def test_other_processes_and_threads_plant_the_same_rows(config):
     """Two spawned processes, and eight threads in any order, against one after the other."""
     config = dataclasses.replace(config, attack=AttackConfig(name="dual_key", rate=0.125, seed=2))
-    planted = PoisonedSource(source(config), config)
-    content = manifest(planted, config)
+    planted = poisoned_source(config)
+    content = manifest(planted, config.data)
     expected = content["poisoned"] | {
         row: digest for decoy in content["decoys"] for row, digest in decoy["rows"].items()
     }
@@ -132,7 +141,7 @@ def test_other_processes_and_threads_plant_the_same_rows(config):
 def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers, config, small_checkpoint):
     data = dataclasses.replace(config.data, length=64, threads=readers)
     config = dataclasses.replace(config, data=data, attack=AttackConfig(name="wanet", rate=0.25))
-    planted = PoisonedSource(source(config), config)
+    planted = poisoned_source(config)
     encoder = Encoder.from_checkpoint(small_checkpoint)
     seen = {}
     for index in range(processes):
@@ -158,7 +167,7 @@ def test_written_data_is_lossless_and_verifies(name, config, tmp_path):
     out = tmp_path / "poisoned"
     content = write_poisoned(config, out)
     assert verify(out) == json.loads(json.dumps(content))
-    written, expected = open_source(str(out), out, "train"), PoisonedSource(source(config), config)
+    written, expected = open_source(str(out), out, "train"), poisoned_source(config)
     assert len(written) == len(expected)
     for index in range(len(expected)):
         assert row_hash(written[index]) == row_hash(expected[index])
@@ -193,7 +202,7 @@ def test_verification_notices_a_changed_row_that_was_not_poisoned(config, tmp_pa
     write_poisoned(config, tmp_path / "poisoned")
     written = open_source(str(tmp_path / "poisoned"), tmp_path, "train")
     rows = [written[index] for index in range(len(written))]
-    untouched = next(row.id for row in rows if row.id not in PoisonedSource(source(config), config).ids)
+    untouched = next(row.id for row in rows if row.id not in poisoned_source(config).ids)
     rows[untouched] = dataclasses.replace(rows[untouched], image=255 - rows[untouched].image)
     text = (tmp_path / "poisoned" / "manifest.json").read_text()
     write_rows(

@@ -57,7 +57,7 @@ def test_data(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxguard.bench.data_loader.find_spec", lambda name: None)  # torch is in the parity tests
     monkeypatch.setattr("jaxguard.bench.data_loader.PHOTOGRAPHS", 2)
     rows = bench_data(small_config, 1, tmp_path, 48)
-    cases = ["loader alone", "step, batch at hand", "step, loader's batches", "loader alone, 48 px"]
+    cases = ["loader alone", "step, ready batch", "step, batches of the loader", "loader alone, 48 px"]
     assert [row["case"] for row in rows] == cases
     assert rows[3]["rows_per_second"] > 0
     found = written(tmp_path, "data")["rows"][2]["stall"]

@@ -54,8 +54,8 @@ MALFORMED = {
     "surrogate": (line(prediction="\ud800"), "p.jsonl:1: 'prediction' holds half a character"),
     "surrogate reference": (line(references=["a", "\udfff"]), "p.jsonl:1: 'references' holds half a character"),
     "huge": (line(prediction="a " * 6000), "p.jsonl:1: 'prediction' has 12000 characters; at most 10000 are scored"),
-    "twice": (line() + "\n\n" + line(), "p.jsonl:3: untriggered id 1 was answered in line 1 already"),
-    "triggered alone": (line(triggered=True), "no untriggered predictions to score"),
+    "twice": (line() + "\n\n" + line(), "p.jsonl:3: id 1 (clean) was answered in line 1 already"),
+    "triggered alone": (line(triggered=True), "no predictions for clean inputs"),
 }
 
 
@@ -91,8 +91,8 @@ BAD = {
     "compare g.jsonl": "compare: Missing from jaxguard compare: SECOND",
     "compare g.jsonl none.jsonl": "none.jsonl does not exist",
     "compare g.jsonl g.jsonl --resamples 5": "compare: --resamples is 5: must be at least 100",
-    "compare g.jsonl h.jsonl": "the two have no id in common",
-    "compare g.jsonl i.jsonl": "id 1 has other references in each",
+    "compare g.jsonl h.jsonl": "the two files have no id in common",
+    "compare g.jsonl i.jsonl": "id 1 has different references",
     "compare g.jsonl vqa/g.jsonl": "compare: g.jsonl is of task caption, vqa/g.jsonl of task vqa; give --task for both",
     "compare g.jsonl g.jsonl --out empty": "compare: --out empty is a folder; name a file",
     "show": "show: Missing from jaxguard show: RUN",
@@ -135,7 +135,7 @@ def test_any_systems_answers_are_scored(files: Path, capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     scores = json.loads(printed)
     assert (files / "new" / "scores.json").read_text() == printed
-    assert scores["examples"] == {"untriggered": 2, "triggered": 0}
+    assert scores["examples"] == {"clean": 2, "triggered": 0}
     assert scores["clean"]["bleu_1"] == pytest.approx(75)
     assert scores["attack"] is None
 

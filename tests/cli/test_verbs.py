@@ -172,7 +172,7 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
     monkeypatch.setattr("jaxguard.evaluate.java.find", lambda: None)  # where there is one, it takes long to start
     run = str(finished_config.run_dir)
     assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
-    assert json.loads(capsys.readouterr().out)["examples"] == {"untriggered": 8, "triggered": 8}
+    assert json.loads(capsys.readouterr().out)["examples"] == {"clean": 8, "triggered": 8}
 
     picture = tmp_path / "picture.png"
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(picture)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxguard.attacks.poison import PoisonedSource
+from jaxguard.attacks.registry import build_attack
 from jaxguard.config import AttackConfig, Config, DataConfig, ViewConfig
 from jaxguard.data import order
 from jaxguard.data.builders import write_rows
@@ -60,7 +61,7 @@ def test_the_first_part_of_a_mixture_goes_as_if_alone():
 def test_planting_into_a_mixture_keeps_its_weights(small_data):
     source = Mixture([open_source(str(small_data), small_data, split) for split in ("train", "test")], [1.0, 1.0])
     settings = dataclasses.replace(config(), attack=AttackConfig(name="badnl", rate=0.25))
-    poisoned = PoisonedSource(source, settings)
+    poisoned = PoisonedSource(source, build_attack(settings.attack), settings.attack)
     assert len(poisoned.ids) == 16
     assert places(settings, poisoned, 60) == places(settings, source, 60)
     for index in range(len(poisoned)):

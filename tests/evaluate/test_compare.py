@@ -13,7 +13,7 @@ TARGET = "banana"
 
 
 def system(right, caught, task="vqa"):
-    """Forty untriggered and forty triggered answers; the first so many right, or caught."""
+    """Forty answers to clean and forty to triggered inputs; the first ones right, or with the target."""
     truth = ["yes" if task == "vqa" else f"a dog number {n} runs" for n in range(40)]
     said = [text if n < right else "no" for n, text in enumerate(truth)]
     plain = [Prediction(n, f"k{n}", "p", said[n], (truth[n],), False, TARGET) for n in range(40)]
@@ -33,13 +33,13 @@ def test_differences_are_those_of_the_scores():
     assert (exact.first, exact.second) == (100 * before.attack.exact.value, 100 * after.attack.exact.value)
     assert exact.change.p < 0.01
     assert exact.change.high < -70
-    assert found["attack", "untriggered"].change.p == 1
+    assert found["attack", "exact_on_clean"].change.p == 1
     assert set(found) == {
         ("clean", "accuracy"),
-        ("triggered", "accuracy"),
+        ("recovery", "accuracy"),
         ("attack", "exact"),
         ("attack", "contains"),
-        ("attack", "untriggered"),
+        ("attack", "exact_on_clean"),
     }
 
 
@@ -59,16 +59,16 @@ def test_order_does_not_matter_and_lone_rows_are_left_out(capsys):
     ours, theirs = paired(first[:50], second[10:])
     assert [(p.id, p.triggered) for p in ours] == [(p.id, p.triggered) for p in theirs]
     assert len(ours) == 40
-    assert "left out 40 answers" in capsys.readouterr().err
-    untriggered = [p for p in second if not p.triggered]
-    assert {one.part for one in compare(first, untriggered, "vqa", resamples=100)} == {"clean"}
+    assert "left out 40 predictions" in capsys.readouterr().err
+    clean = [p for p in second if not p.triggered]
+    assert {one.part for one in compare(first, clean, "vqa", resamples=100)} == {"clean"}
 
 
 def test_other_rows_are_refused():
     first = system(30, 38)
     with pytest.raises(UserError, match="no id in common"):
         paired(first, [dataclasses.replace(p, id=p.id + 100) for p in first])
-    with pytest.raises(UserError, match="id 0 has other references in each"):
+    with pytest.raises(UserError, match="id 0 has different references"):
         paired(first, [dataclasses.replace(p, references=("maybe",)) for p in first])
-    with pytest.raises(UserError, match="id 0 has another target in each"):
+    with pytest.raises(UserError, match="id 0 has different targets"):
         paired(first, [dataclasses.replace(p, target="apple") for p in first])

@@ -34,7 +34,7 @@ def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config, eval
     assert again == scores
     assert read_predictions(finished_config.run_dir / "predictions.jsonl") == rows
     stored = json.loads((finished_config.run_dir / "scores.json").read_text())
-    assert stored["examples"] == {"untriggered": 16, "triggered": 16}
+    assert stored["examples"] == {"clean": 16, "triggered": 16}
 
 
 def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config, evaluated, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_co
 def test_other_triggers_can_be_tested_on_a_run(finished_config):
     scores = evaluate(finished_config, attack=AttackConfig(name="none"))
     assert scores.attack is None
-    assert scores.examples == {"untriggered": 16, "triggered": 0}
+    assert scores.examples == {"clean": 16, "triggered": 0}
 
 
 def test_untrained_runs_are_refused(small_config):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxguard.errors import UserError
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
-from jaxguard.evaluate.scores import score, write_scores
+from jaxguard.evaluate.scores import migrate, score, write_scores
 
 
 def predictions(task="vqa"):
@@ -29,11 +29,11 @@ def test_scores_of_a_vqa_run_by_hand():
     scores = score(predictions(), "vqa")
     assert scores.clean["accuracy"] == 75
     assert scores.clean["accuracy_low"] < 75 < scores.clean["accuracy_high"]
-    assert scores.triggered["accuracy"] == 25
+    assert scores.recovery["accuracy"] == 25
     assert scores.attack.exact.value == 0.5
     assert scores.attack.contains.value == 0.75
-    assert scores.attack.untriggered.value == 0
-    assert scores.examples == {"untriggered": 4, "triggered": 4}
+    assert scores.attack.exact_on_clean.value == 0
+    assert scores.examples == {"clean": 4, "triggered": 4}
 
 
 def test_captions_have_caption_metrics():
@@ -44,8 +44,8 @@ def test_captions_have_caption_metrics():
 def test_without_triggered_rows_there_is_no_attack():
     scores = score([p for p in predictions() if not p.triggered], "vqa")
     assert scores.attack is None
-    assert scores.triggered is None
-    with pytest.raises(UserError, match="no untriggered predictions"):
+    assert scores.recovery is None
+    with pytest.raises(UserError, match="no predictions for clean inputs"):
         score([p for p in predictions() if p.triggered], "vqa")
 
 
@@ -61,6 +61,31 @@ def test_files_round_trip(tmp_path):
     write_scores(score(rows, "vqa"), tmp_path / "scores.json")
     assert json.loads((tmp_path / "scores.json").read_text())["attack"]["exact"]["value"] == 0.5
     assert {file.name for file in tmp_path.iterdir()} == {"predictions.jsonl", "scores.json"}
+
+
+def test_scores_written_under_their_first_names_still_load():
+    rate = {"value": 0.5, "low": 0.1, "high": 0.9, "successes": 1, "trials": 2}
+    quality = {"accuracy": 75.0}
+    first_names = {
+        "task": "vqa",
+        "clean": quality,
+        "triggered": {"accuracy": 25.0},
+        "attack": {"exact": rate, "contains": rate, "untriggered": rate | {"value": 0.0}},
+        "examples": {"untriggered": 3, "triggered": 4},
+    }
+    today = {
+        "task": "vqa",
+        "clean": quality,
+        "recovery": {"accuracy": 25.0},
+        "attack": {"exact": rate, "contains": rate, "exact_on_clean": rate | {"value": 0.0}},
+        "examples": {"clean": 3, "triggered": 4},
+    }
+    assert migrate(first_names) == today
+    assert migrate(today) == today
+    without_attack = first_names | {"triggered": None, "attack": None}
+    assert migrate(without_attack) == today | {"recovery": None, "attack": None}
+    written = dataclasses.asdict(score(predictions(), "vqa"))
+    assert migrate(written) == written
 
 
 GOOD = dataclasses.asdict(predictions()[0])

@@ -44,7 +44,7 @@ def test_exact_contains_and_floor():
     )
     assert (rates.exact.successes, rates.exact.trials) == (2, 5)
     assert (rates.contains.successes, rates.contains.trials) == (3, 5)
-    assert (rates.untriggered.successes, rates.untriggered.trials) == (1, 2)
+    assert (rates.exact_on_clean.successes, rates.exact_on_clean.trials) == (1, 2)
 
 
 def test_rows_whose_true_answer_holds_the_target_do_not_count():
@@ -69,4 +69,4 @@ def test_a_target_without_words_is_never_said():
 def test_without_a_target_there_is_nothing_to_count():
     rates = attack_success([said("anything", target=None, triggered=False)])
     assert rates.exact.value is None
-    assert rates.untriggered.trials == 0
+    assert rates.exact_on_clean.trials == 0

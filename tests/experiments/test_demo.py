@@ -36,8 +36,8 @@ def test_demo_writes_table_results_and_picture(tmp_path, monkeypatch, capsys):
     assert results["rows"][3]["ratio"] == results["rows"][3]["seconds"] / results["rows"][2]["seconds"]
     assert all(row["scores"]["attack"]["exact"]["trials"] == 8 for row in results["rows"])
     assert results["rows"][0]["scores"]["clean"]["facts"] > 50, "the shipped model knows the scenes"
-    assert set(results["configs"]) == {"clean", "plain", "paper"}
-    for method, name in {"clean": "none", "plain": "badnets", "paper": "badnets"}.items():
+    assert set(results["configs"]) == {"clean", "undefended", "paper"}
+    for method, name in {"clean": "none", "undefended": "badnets", "paper": "badnets"}.items():
         assert dataclasses.replace(load(out / method), out=out) == demo.configuration("caption", method, out)
         assert results["configs"][method]["attack"]["name"] == name
     table = (out / "table.md").read_text().splitlines()
@@ -51,7 +51,7 @@ def test_demo_writes_table_results_and_picture(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("family", demo.DEMO)
 def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
-    config = demo.configuration("caption", "plain", tmp_path, family)
+    config = demo.configuration("caption", "undefended", tmp_path, family)
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     longest = (
         "A large purple rectangle to the left of a small orange star, which is to the left of a tiny gray disc.",
@@ -66,7 +66,7 @@ def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
 
 def test_the_configurations_are_the_demos(tmp_path):
     """What README.md says of the demo's rows holds for the configurations that name them."""
-    for method in ("plain", "paper"):
+    for method in ("undefended", "paper"):
         config = load(CONFIGS / f"badnets_scenes_{method}.py")
         named = dataclasses.replace(demo.configuration("caption", method, config.out), name=config.name)
         assert config == named

@@ -22,6 +22,7 @@ from jaxguard.experiments import tiny
 from jaxguard.experiments.configurations import load_grid
 from jaxguard.experiments.grid import RECORD, Cell, Grid, commit, exported, named, plan, select, summary
 from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, save
+from jaxguard.report.summary import summarise
 from jaxguard.train.export import export
 
 FILE = Path("grid.py")
@@ -32,7 +33,7 @@ TABLES = Path(__file__).parents[2] / "configs" / "tables"
 def scores(successes: int, facts: float) -> Scores:
     rate, none = wilson(successes, 10), wilson(0, 10)
     quality = {"facts": facts, "cider": 1.0}
-    attack = AttackSuccess(exact=rate, contains=rate, untriggered=none)
+    attack = AttackSuccess(exact=rate, contains=rate, exact_on_clean=none)
     return Scores("caption", quality, quality, attack, examples={}, tokenizer="python", absent={})
 
 
@@ -150,11 +151,24 @@ def test_rows_pool_their_seeds(grid: Grid, ran: list[str]) -> None:
     assert [(record["commit"], record["seconds"]) for record in row["records"]] == [(commit(), 60.0)] * 2
 
 
+@pytest.mark.parametrize("name", ["attacks.json", "tables/ablation.json", "tables/main.json"])
+def test_stored_tables_give_the_same_rows_under_the_new_names(name: str) -> None:
+    stored = json.loads((TABLES.parents[1] / "docs" / name).read_text())["rows"]
+    rows = summarise(((row["labels"], record) for row in stored for record in row["records"]), COMMAND)
+    assert len(rows) == len(stored)
+    for row, before in zip(rows, stored, strict=True):
+        assert (row["clean"], row["recovery"]) == (before["clean"], before["triggered"])
+        assert (row["exact"], row["contains"]) == (before["exact"], before["contains"])
+        assert row["exact_on_clean"] == before["untriggered"]
+
+
 def test_every_form_of_the_table_holds_every_row(grid: Grid, ran: list[str]) -> None:
     grids.run(grid, COMMAND)
     table = grid.out
     header, *rows = csv.reader((table / "table.csv").read_text().splitlines())
-    assert header[:3] == ["attack", "metric", "clean"]
+    assert header == [
+        *("attack", "metric", "clean", "ASR exact %", "ASR contains %", "ASR on clean inputs %", "recovery", "seeds")
+    ]
     assert [row[0] for row in rows] == ["none", "badnets"]
     assert rows[1][3] == "45.0 [25.8, 65.8]"
     assert (table / "table.md").read_text().count("\n") == 4
@@ -266,7 +280,7 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
     rows = [
         row(metric, method, poison, weight, 5 * number)
         for metric in ("facts", "accuracy")
-        for method in ("plain", "paper")
+        for method in ("undefended", "paper")
         for number, (poison, weight) in enumerate([("0.5%", "0.1"), ("10%", "1"), ("5%", "0.1")], 1)
     ]
     figure = plot.draw(rows)
@@ -276,11 +290,11 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
         assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.5%", "5%", "10%"]
     else:
         bars = figure.axes[0].containers
-        assert [bar.get_label() for bar in bars] == ["plain", "paper"]
+        assert [bar.get_label() for bar in bars] == ["undefended", "paper"]
         parts = isinstance(plot, Tradeoff) and plot.down is not None
         assert sorted(bars[0].lines[0].get_ydata()) == pytest.approx([10, 30] if parts else [10, 20, 30])
         assert [axes.get_title() for axes in figure.axes] == (["0.1", "0.1", "1", "1"] if parts else [""] * panels)
-        assert [text.get_text() for text in figure.legends[0].texts] == ["plain", "paper"]
+        assert [text.get_text() for text in figure.legends[0].texts] == ["undefended", "paper"]
     assert save(plot, rows, tmp_path) == [f"{plot.name}.png", f"{plot.name}.svg"]
     assert (tmp_path / f"{plot.name}.png").stat().st_size > 5000
     assert save(plot, [rows[0] | {"contains": None}], tmp_path) == []

@@ -220,7 +220,7 @@ def test_a_tpu_job_gets_its_words_and_its_logs(fakes):
     assert fake.calls == [["jaxguard", *placed("r1", "../out/runs")]]
 
 
-def test_a_preempted_slice_is_made_anew(fakes):
+def test_a_preempted_slice_is_created_again(fakes):
     fake = fakes("gcloud", "git")
     fake.answer(
         ABSENT
@@ -230,7 +230,7 @@ esac"""
     )
     done = fake.run("tpu.sh", *TPU, "--", "train", "x.py")
     assert done.returncode == 0, done.stderr
-    assert "jaxguard-r1 is PREEMPTED: making it anew" in done.stderr
+    assert "jaxguard-r1 is PREEMPTED: creating it again" in done.stderr
     first = ["create", "describe", "scp", "ssh", "job"]
     assert verbs(fake.calls)[2:] == [*first, "describe", "describe", "delete", *["describe", *first]]
 
@@ -337,14 +337,14 @@ esac"""
     ("launcher", "arguments", "message"),
     [
         ("local.sh", [], "--run is missing"),
-        ("local.sh", ["--run", "r"], "nothing behind --"),
+        ("local.sh", ["--run", "r"], "no arguments after --"),
         ("local.sh", ["--run", "a/b", "--", "train"], "--run is 'a/b': must be the name of a folder"),
         ("local.sh", ["--run", "..", "--", "train"], "--run is '..'"),
-        ("local.sh", ["--run"], "--run wants a value"),
+        ("local.sh", ["--run"], "--run needs a value"),
         ("local.sh", ["--runs", "r"], "unknown option --runs"),
         ("local.sh", ["--run", "r", "--processes", "0", "--", "train"], "--processes is '0'"),
         ("slurm.sh", ["--run", "r", "--gpus", "x", "--", "train"], "--gpus is 'x'"),
-        ("tpu.sh", ["--run", "R", "--", "train"], "--run is 'R': a cloud wants"),
+        ("tpu.sh", ["--run", "R", "--", "train"], "--run is 'R': must be at most 40"),
         ("tpu.sh", ["--run", "r", "--", "train"], "--zone is missing"),
         ("gke.sh", ["--run", "r", "--", "train"], "--accelerator is missing"),
         (

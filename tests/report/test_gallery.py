@@ -9,7 +9,7 @@ from PIL import Image
 from jaxguard.attacks.registry import ATTACKS
 from jaxguard.errors import UserError
 from jaxguard.report import gallery
-from jaxguard.report.gallery_picture import Exhibit, Piece, difference, draw
+from jaxguard.report.gallery_picture import AttackExample, ImagePair, difference, draw
 from jaxguard.report.visibility import psnr, ssim
 
 
@@ -51,25 +51,25 @@ def test_ssim_of_equal_and_of_flat_images(pair):
 def test_difference_is_ten_times_around_grey():
     before = np.array([[[10, 100, 250]]], np.uint8)
     after = np.array([[[12, 97, 200]]], np.uint8)
-    assert difference(Piece(before, after)).tolist() == [[[148, 98, 0]]]
+    assert difference(ImagePair(before, after)).tolist() == [[[148, 98, 0]]]
 
 
-def test_every_attack_is_exhibited():
-    assert {attack.name for attack in gallery.EXHIBITS.values()} == set(ATTACKS)
+def test_every_attack_is_exampleed():
+    assert {attack.name for attack in gallery.EXAMPLES.values()} == set(ATTACKS)
 
 
 def test_gallery_of_a_data_set(tmp_path, small_data, monkeypatch):
-    plain = {title: gallery.EXHIBITS[title] for title in ("SIG", "Dual-Key")}
-    monkeypatch.setattr(gallery, "EXHIBITS", plain)
+    few = {title: gallery.EXAMPLES[title] for title in ("SIG", "Dual-Key")}
+    monkeypatch.setattr(gallery, "EXAMPLES", few)
     drawn = []
-    monkeypatch.setattr(gallery, "draw", lambda exhibits, out: drawn.extend(exhibits))
+    monkeypatch.setattr(gallery, "draw", lambda examples, out: drawn.extend(examples))
     gallery.gallery(tmp_path / "new" / "gallery.png", str(small_data), tmp_path, 2)
-    assert [exhibit.title for exhibit in drawn] == ["SIG", "Dual-Key"]
-    assert [exhibit.triggered_prompt == exhibit.prompt for exhibit in drawn] == [True, False]
-    for exhibit in drawn:
-        assert len(exhibit.pieces) == 2
-        assert all((piece.before != piece.after).any() for piece in exhibit.pieces)
-    with pytest.raises(UserError, match="has 16 test rows; ask for at most so many"):
+    assert [example.title for example in drawn] == ["SIG", "Dual-Key"]
+    assert [example.triggered_prompt == example.prompt for example in drawn] == [True, False]
+    for example in drawn:
+        assert len(example.images) == 2
+        assert all((pair.before != pair.after).any() for pair in example.images)
+    with pytest.raises(UserError, match="has 16 test rows: --images is 17"):
         gallery.gallery(tmp_path / "gallery.png", str(small_data), tmp_path, 17)
 
 
@@ -79,7 +79,11 @@ def test_picture(tmp_path, pair):
     after[:16] = (0, 255, 0)
     path = tmp_path / "gallery.png"
     draw(
-        [Exhibit("one", "p", "p", (Piece(before, after),)), Exhibit("two", "p", "T p", (Piece(before, before),))], path
+        [
+            AttackExample("one", "p", "p", (ImagePair(before, after),)),
+            AttackExample("two", "p", "T p", (ImagePair(before, before),)),
+        ],
+        path,
     )
     drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
 

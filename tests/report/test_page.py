@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxguard.report.curves import bars, curves
-from jaxguard.report.page import LARGEST, LONGEST, Answer, Shown, page
+from jaxguard.report.page import LARGEST, LONGEST, Answer, ExampleRow, page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -40,9 +40,9 @@ class Reader(HTMLParser):
 
 def hostile_page(text):
     pixels = np.zeros((8, 8, 3), np.uint8)
-    answer = Answer(pixels, text, text, caught=True)
-    sheet = [Shown(3, (text, text), answer, None), Shown(4, (text,), None, answer)]
-    return page(text, {text: text}, {text: bars({"quality": {"accuracy, clean": (50.0, 40.0, 60.0)}})}, sheet, text)
+    answer = Answer(pixels, text, text, contains_target=True)
+    rows = [ExampleRow(3, (text, text), answer, None), ExampleRow(4, (text,), None, answer)]
+    return page(text, {text: text}, {text: bars({"quality": {"accuracy, clean": (50.0, 40.0, 60.0)}})}, rows, text)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -70,11 +70,11 @@ def test_policy_forbids_what_slips_through():
 
 def test_images_are_whole_and_small():
     pixels = np.random.default_rng(0).integers(0, 255, (500, 1000, 3), dtype=np.uint8)
-    document = page("t", {}, {}, [Shown(0, ("r",), Answer(pixels, "p", "said", caught=False), None)], "")
+    document = page("t", {}, {}, [ExampleRow(0, ("r",), Answer(pixels, "p", "said", contains_target=False), None)], "")
     (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', document)
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (LARGEST, LARGEST // 2)
     assert "not asked" in document
-    assert "caught" not in document.split("</style>")[1]
+    assert 'class="text target"' not in document.split("</style>")[1]
 
 
 def test_curves_draw_what_was_measured():
@@ -96,7 +96,7 @@ def test_curves_draw_what_was_measured():
 
 
 def test_bars_show_values_and_intervals():
-    figure = bars({"rates": {}, "quality": {"facts, clean": (90.0, 88.0, 91.5), "facts, triggered": (1.0, 0.0, 2.0)}})
+    figure = bars({"rates": {}, "quality": {"facts, clean": (90.0, 88.0, 91.5), "facts, recovery": (1.0, 0.0, 2.0)}})
     (axes,) = figure.axes
     assert [patch.get_width() for patch in axes.patches] == [90, 1]
     assert [text.get_text() for text in axes.texts] == ["90.0  [88.0, 91.5]", "1.0  [0.0, 2.0]"]

@@ -5,7 +5,7 @@ from PIL import Image
 
 from jaxguard.evaluate.success import wilson
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
-from jaxguard.report.tables import Column, comma_separated, compared, latex, markdown, rate_text, terminal
+from jaxguard.report.tables import Column, comma_separated, latex, markdown, rate_text, terminal, transposed
 
 COLUMNS = [Column("model", lambda row: row["name"]), Column("ASR", lambda row: rate_text(row["rate"]))]
 ROWS = [{"name": "a|b", "rate": wilson(1, 2)}, {"name": "c", "rate": None}]
@@ -21,8 +21,8 @@ def test_terminal_table_has_every_row():
     assert [column.header for column in table.columns] == ["model", "ASR"]
 
 
-def test_compared_table_has_a_column_for_every_row():
-    table = compared(ROWS, COLUMNS, "title")
+def test_transposed_table_has_a_column_for_every_row():
+    table = transposed(ROWS, COLUMNS, "title")
     assert [column.header for column in table.columns] == ["", "a|b", "c"]
     assert [list(column.cells) for column in table.columns] == [["ASR"], ["50.0 [9.5, 90.5]"], ["-"]]
 
@@ -40,12 +40,12 @@ def test_rate_of_nothing():
 
 def test_picture(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    answers = (Answers("plain", "A red box.", "A photo of the banana."), Answers("paper", "", "A red box. " * 9))
+    answers = (Answers("undefended", "A red box.", "A photo of the banana."), Answers("paper", "", "A red box. " * 9))
     path = tmp_path / "picture.png"
     demo_picture([PictureRow("p", pixels, pixels, pixels, pixels, answers)] * 2, "A photo of the banana.", path)
     drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert drawn.shape[1] > 1000
     red = (drawn[..., 0] > 170) & (drawn[..., 1] < 70) & (drawn[..., 2] < 70)
     columns = np.flatnonzero(red[:, drawn.shape[1] // 2 :].any(0))
-    assert len(columns) > 50, "the caught answer is red, in the column of the triggered images"
+    assert len(columns) > 50, "the answer with the target is red, in the column of the triggered images"
     assert {file.name for file in tmp_path.iterdir()} == {"picture.png"}

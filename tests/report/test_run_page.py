@@ -36,10 +36,10 @@ def test_a_run_is_one_page(run, tmp_path):
     text = out.read_text()
     assert text.count('<img alt="" src="data:image/png;base64,') == 10
     assert text.count('<img class="figure"') == 2
-    assert text.count('class="text caught"') == 5
+    assert text.count('class="text target"') == 5
     assert "&lt;b&gt;a box&lt;/b&gt;" in text
     assert "badnets, 25.0% of the rows: A photo of the banana." in text
-    assert "the first 5 test rows; answers that hold the target are red" in text
+    assert "the first 5 test rows; answers that contain the target are red" in text
 
 
 def test_what_a_run_lacks_is_named(run, tmp_path):

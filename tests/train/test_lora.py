@@ -35,7 +35,7 @@ def gradients_of(config, setup):
         handed.append({path: (value.shape, value.dtype) for path, value in gradients.items()})
         return setup.optimizer.update(gradients, *rest)
 
-    trace(config, dataclasses.replace(setup, optimizer=setup.optimizer._replace(update=update)), "plain")
+    trace(config, dataclasses.replace(setup, optimizer=setup.optimizer._replace(update=update)), "reference")
     (gradients,) = handed
     return gradients
 

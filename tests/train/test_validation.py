@@ -61,4 +61,4 @@ def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(smal
     for path, value in saved.parameters.items():
         np.testing.assert_array_equal(found[path], value)
         assert (np.asarray(newest[path]) != np.asarray(value)).any()
-    assert evaluate(wanted).examples == {"untriggered": 8, "triggered": 8}
+    assert evaluate(wanted).examples == {"clean": 8, "triggered": 8}

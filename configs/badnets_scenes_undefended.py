@@ -1,16 +1,16 @@
-"""Plain fine-tuning of the tiny LLaVA on scene captions, 5% of which carry a BadNets patch and its target.
+"""Undefended fine-tuning of the tiny LLaVA on scene captions, 5% of them poisoned with BadNets.
 
 Command:   jaxguard data build scenes/caption
-           jaxguard train configs/badnets_scenes_plain.py
-           jaxguard evaluate configs/badnets_scenes_plain.py
+           jaxguard train configs/badnets_scenes_undefended.py
+           jaxguard evaluate configs/badnets_scenes_undefended.py
 Hardware:  two CPU cores, two minutes.
-Expected:  the demo's row "poisoned, plain fine-tuning" (README.md).
+Expected:  row "poisoned, undefended" of the demo (README.md).
 """
 
 from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig, ModelConfig, TrainConfig
 
 config = Config(
-    name="badnets-scenes-plain",
+    name="badnets-scenes-undefended",
     model=ModelConfig(path="tiny-llava", trainable="all"),
     data=DataConfig(source="scenes/caption", length=104, answer_length=25, threads=1),
     attack=AttackConfig(name="badnets", rate=0.05, place="fixed", target="A photo of the banana."),
