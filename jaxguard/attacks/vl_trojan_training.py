@@ -138,7 +138,7 @@ def contrast(marked: Float[Array, "N C"], clean: Float[Array, "N C"]) -> Float[A
 
 def _search_string(graph: Any, parameters: Parameters, encoder: Encoder, prompts: list[str], length: int) -> str:
     """Letter by letter, the string in front of the prompts that turns their last hidden states furthest."""
-    grey = np.full((1, encoder.image_size, encoder.image_size, 3), 128, np.uint8)
+    grey = np.full((1, *encoder.image_shape, 3), 128, np.uint8)
 
     @jax.jit
     def last_hidden(parameters: Parameters, tokens: Array, positions: Array, segments: Array) -> Array:

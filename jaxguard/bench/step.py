@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxguard.batch import Batch
-from jaxguard.bench.flops import View, peak, step_flops
+from jaxguard.bench.flops import peak, step_flops
 from jaxguard.bench.timing import megabytes, milliseconds, publish, ratio, take_turns, temporary_bytes
 from jaxguard.bench.traced import matrix_flops
 from jaxguard.config import Config, ObjectiveConfig, to_dict
@@ -22,7 +22,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.errors import UserError
 from jaxguard.experiments.configurations import validate
-from jaxguard.models.families.llava.model import LlavaConfig
+from jaxguard.models.flops import View
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.loop import training_source
@@ -80,25 +80,26 @@ class TimedStep:
 
 def first_batch(config: Config, encoder: Encoder) -> Batch:
     """The configuration's first batch, on the host."""
-    rows, views = config.train.batch_size, config.objective.views
-    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=views))
+    source, rows = training_source(config), config.train.batch_size
+    return next(train_batches(config.data, config.seed, encoder, source, batch_size=rows, view=config.second_view))
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:
     """Of one step of a configuration over such batches.
 
-    A LLaVA's are counted from its shapes; of the other families, all matrix products that the step is traced to.
+    As the family counts them from its shapes; where it does not, all matrix products that the step is traced to.
     """
-    if not isinstance(model.architecture.config, LlavaConfig):
-        setup, _ = prepare(case, model)
-        return matrix_flops(trace_step(case, setup, 0, place_batch(batch, model.mesh), "plain").jaxpr)
     patches, length, rows = model.architecture.config.vision.patches, case.data.length, case.train.batch_size
     views = [View(rows, length, patches, case.data.answer_length)]
     if case.objective.views == 2:
         dropped = 0 if batch.kept is None else patches - batch.kept.shape[-1]
         viewed = int(rows * case.view_share)
         views.append(View(viewed, length - dropped, patches - dropped, case.data.answer_length))
-    return step_flops(model.architecture, case.model.trainable, views)
+    counted = step_flops(model.architecture, case.model.trainable, views)
+    if counted is not None:
+        return counted
+    setup, _ = prepare(case, model)
+    return matrix_flops(trace_step(case, setup, 0, place_batch(batch, model.mesh), "plain").jaxpr)
 
 
 def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:

@@ -2,9 +2,10 @@
 
     python -m jaxguard.bench.weight_loading --gigabytes 2.1
 
-Writes a LLaVA of about that size in bfloat16 shards, loads it in a process of its own, and prints as JSON the bytes of
-the parameters, those of the largest tensor, and how much the process's own memory (RssAnon of /proc/self/status:
-without the pages of the files that are read, which the system takes back at will) grew at most while it loaded.
+Writes a checkpoint of the default model's family and about that size in bfloat16 shards, loads it in a process of its
+own, and prints as JSON the bytes of the parameters, those of the largest tensor, and how much the process's own memory
+(RssAnon of /proc/self/status: without the pages of the files that are read, which the system takes back at will) grew
+at most while it loaded.
 
 Two CPU cores, shared: 2,259,973,632 bytes of parameters, largest tensor 131,334,144, peak 2,410,573,824,
 which is the parameters and 1.15 times the largest tensor.
@@ -30,7 +31,9 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
-from jaxguard.models import weights
+from jaxguard.config import ModelConfig
+from jaxguard.files import read_object
+from jaxguard.models import folders, weights
 from jaxguard.models.architecture import architecture
 
 TEXT = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16, "vocab_size": 32064}
@@ -45,9 +48,10 @@ class Options:
 
 
 def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
-    """A LLaVA in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
+    """A checkpoint in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
     folder.mkdir(parents=True)
-    config = {"model_type": "llava", "vision_config": {"num_hidden_layers": 2}}
+    shipped = read_object(folders.resolve(ModelConfig().path) / "config.json")
+    config = {"model_type": shipped["model_type"], "vision_config": {"num_hidden_layers": 2}}
     config["text_config"] = {"model_type": "llama", "num_hidden_layers": layers, **text}
     (folder / "config.json").write_text(json.dumps(config))
     shapes = weights.expected_shapes(architecture(folder, dtype="bfloat16", remat="none"))

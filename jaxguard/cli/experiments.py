@@ -12,6 +12,7 @@ from jaxguard.cli.arguments import Arguments
 from jaxguard.errors import Failure, UserError
 from jaxguard.experiments.configurations import load_grid
 from jaxguard.experiments.grid import Cost, plan, run, run_cost, select
+from jaxguard.experiments.tiny import FAMILY, families
 from jaxguard.files import check_writable
 
 
@@ -67,8 +68,8 @@ def _cost(cost: Cost, options: TableOptions, command: str) -> None:
 @dataclass(frozen=True)
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
-    family: Literal["llava", "blip2", "idefics"] = "llava"
-    """Which of the shipped models."""
+    family: str = FAMILY
+    """Which of the shipped models: its name without "tiny-"."""
     out: Path | None = None
     """Where the runs, results.json and the picture go: runs/demo, for another family runs/demo-FAMILY."""
 
@@ -76,7 +77,9 @@ class DemoOptions:
 def demo(arguments: Arguments) -> None:
     """Plant a backdoor in a small model, then fine-tune with the defence on: a table and a picture."""
     options = arguments.parse(DemoOptions)
-    out = options.out or Path("runs/demo" if options.family == "llava" else f"runs/demo-{options.family}")
+    if options.family not in families():
+        raise UserError(f"demo: --family is {options.family}: must be one of {', '.join(families())}")
+    out = options.out or Path("runs/demo" if options.family == FAMILY else f"runs/demo-{options.family}")
     check_writable(out)
     from jaxguard.experiments.demo import demo
 

@@ -49,18 +49,19 @@ def train(config: Config, model: Model | None = None) -> Path:
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     source = training_source(config)
     if config.objective.views == 2 or config.train.probe:
-        check(config.view, encoder.image_size, encoder.patch_size)
+        check(config.view, encoder.image_shape, encoder.patch_size)
     check_run(run, config)
 
     model = model or load_model(config)
     check_rows(config, model.mesh)
     setup, trainable = prepare(config, model)
     batches = train_batches(
-        config,
+        config.data,
+        config.seed,
         encoder,
         source,
         batch_size=config.train.batch_size,
-        views=config.objective.views,
+        view=config.second_view,
         places=local_places(config.train.batch_size, model.mesh),
     )
     probe = Probe(config, setup, encoder, source) if config.train.probe else None

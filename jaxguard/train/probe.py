@@ -43,8 +43,8 @@ class Probe:
     def __init__(self, config: Config, setup: Setup, encoder: Encoder, source: RowSource):
         self._setup, mesh = setup, setup.model.mesh
         rows = _Sample(_chosen(config, source))
-        alone = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=None, bucket=0, threads=0))
-        batches = train_batches(alone, encoder, rows, batch_size=_size(config), views=2)
+        alone = dataclasses.replace(config.data, limit=None, bucket=0, threads=0)
+        batches = train_batches(alone, config.seed, encoder, rows, batch_size=_size(config), view=config.view)
         made = [next(batches) for _ in range(len(rows) // _size(config))]
         planted = set(source.ids.tolist()) if isinstance(source, PoisonedSource) else set()
         ids = np.concatenate([batch.ids for batch in made])

@@ -45,7 +45,7 @@ def load_model(config: Config) -> Model:
         dtypes = {path: leaf.dtype for path, leaf in model.parameters.items()}
         parameters = weights.load(model.folder, arch, placed, dtypes)
         if arch.lora is not None:
-            trainable, _ = partition(arch.shapes, config.model.trainable)
+            trainable, _ = partition(arch.shapes, config.model.trainable, arch.family)
             parameters |= _fresh(arch, set(trainable), placed, config.seed)
     return dataclasses.replace(model, parameters=parameters)
 
@@ -61,8 +61,10 @@ def describe_model(config: Config, folder: Path, devices: Sequence[jax.Device] |
     lora = config.model.lora if config.model.trainable == "lora" else None
     arch = architecture(folder, dtype=config.model.dtype, remat=config.model.remat, lora=lora)
     mesh = sharding.make_mesh(config.mesh, devices)
-    placed = sharding.parameter_shardings(arch.shapes, mesh)
-    trainable = arch.shapes if config.model.init == "random" else partition(arch.shapes, config.model.trainable)[0]
+    placed = sharding.parameter_shardings(arch.shapes, mesh, arch.family.axes)
+    trainable, _ = partition(arch.shapes, config.model.trainable, arch.family)
+    if config.model.init == "random":
+        trainable = arch.shapes
 
     def describe(path: str) -> Any:
         dtype = np.dtype("float32") if path in trainable else jnp.dtype(config.model.dtype)
@@ -98,7 +100,7 @@ class Setup:
 
 def prepare(config: Config, model: Model) -> tuple[Setup, Parameters]:
     """Split the weights into what trains and what is frozen. Returns the setup and the trainable parameters."""
-    trainable, frozen = partition(model.parameters, config.model.trainable)
+    trainable, frozen = partition(model.parameters, config.model.trainable, model.architecture.family)
     optimizer = make_optimizer(config.train)
     shapes = {path: model.architecture.shapes[path] for path in trainable}
     abstract = abstract_state(shapes, optimizer)
@@ -134,6 +136,7 @@ def trace_step(
         end_token=end_token,
         dropout_seed=config.seed if config.model.trainable == "lora" and config.model.lora.dropout else None,
         mesh=mesh,
+        places=setup.model.shardings,
         share=config.view_share,
         accumulate=config.train.accumulate,
         head=head,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
 from jaxguard.batch import Batch
@@ -35,6 +35,7 @@ def make_step(
     answer_length: int,
     end_token: int,
     mesh: Mesh,
+    places: Mapping[str, NamedSharding],
     share: Fraction = Fraction(1),
     accumulate: int = 1,
     head: HeadKind = "auto",
@@ -49,6 +50,7 @@ def make_step(
         answer_length: answer tokens per row at most.
         end_token: id of the token that ends an answer.
         mesh: where it will run.
+        places: of the parameters on it.
         share: of the rows that get a second view.
         accumulate: micro-batches, run one behind the other. Their sums are divided by the counts of the whole batch,
             so loss and gradient are those of the whole batch.
@@ -95,7 +97,7 @@ def make_step(
                 return jax.tree.map(jnp.add, total, gradients), metrics
 
             parts = sharding.micro_batches((batch, chosen, where), accumulate, mesh)
-            nothing = sharding.zeros_like(state.parameters, mesh)
+            nothing = sharding.zeros_like(state.parameters, places)
             gradients, metrics = jax.lax.scan(add, nothing, (parts, jnp.arange(accumulate)))
             metrics = jax.tree.map(jnp.sum, metrics)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32

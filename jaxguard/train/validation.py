@@ -65,6 +65,14 @@ class Validation:
             self._loss(
                 model.architecture.graph, self._setup.frozen, parameters, sharding.place_batch(batch, model.mesh)
             )
-            for batch in validation_batches(config, self._encoder, self._source, places)
+            for batch in validation_batches(
+                config.data,
+                config.seed,
+                self._encoder,
+                self._source,
+                count=config.train.validation,
+                batch_size=config.train.batch_size,
+                places=places,
+            )
         ]
         return float(sum(float(nll) for nll, _ in sums) / sum(float(count) for _, count in sums))
