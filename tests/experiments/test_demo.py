@@ -12,7 +12,7 @@ from jaxguard.config import AttackConfig, EvaluateConfig, ObjectiveConfig
 from jaxguard.config.files import load
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import CAPTION_PROMPT, Row
-from jaxguard.experiments import demo
+from jaxguard.experiments import demo, tiny
 from jaxguard.models import folders
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -55,7 +55,7 @@ def _without_facts(columns):
     return lambda task: [column for column in columns(task) if "facts" not in column.header]
 
 
-@pytest.mark.parametrize("family", demo.DEMO)
+@pytest.mark.parametrize("family", tiny.families())
 def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
     config = demo.configuration("caption", "plain", tmp_path, family)

@@ -25,7 +25,9 @@ def attacked(config, name):
 def test_gold_rows_are_the_unembedding_of_the_true_tokens(small_config):
     model = load_model(small_config)
     encoder = Encoder.from_checkpoint(model.folder)
-    batch = next(train_batches(small_config, encoder, training_source(small_config), batch_size=4, views=1))
+    batch = next(
+        train_batches(small_config.data, small_config.seed, encoder, training_source(small_config), batch_size=4)
+    )
     batch = jax.tree.map(jnp.asarray, batch)
     chosen = answer_positions(batch.answer_mask, small_config.data.answer_length)
     graph = model.architecture.graph
