@@ -14,7 +14,8 @@ class Batch:
     Rows are token sequences in which every image placeholder already stands once per image token. ``segments`` says
     who sees whom: 0 is padding, 1 is the prefix that every later token sees, and 2, 3, ... are independent
     question-answer pairs packed behind one prefix, which do not see each other. An ordinary row is all 1.
-    ``positions`` are the rotary positions (packed pairs restart behind the prefix). ``answer_mask`` marks the tokens
+    ``positions`` are those of the decoder (packed pairs restart behind the prefix): one number each, or several where
+    the family's positions have axes. ``answer_mask`` marks the tokens
     that are learnt; the token at t is predicted from t - 1. ``kept`` are the patches that each image of the second view
     keeps, in rising order, where it drops some (None: all are kept); every row then holds the tokens of all its images.
     ``ids`` and ``pairs`` say which row of the source this is and which of its question-answer pairs it shows (-1:
@@ -24,7 +25,7 @@ class Batch:
 
     images: UInt8[Array | np.ndarray, "B V I H W 3"]
     tokens: Int32[Array | np.ndarray, "B T"]
-    positions: Int32[Array | np.ndarray, "B T"]
+    positions: Int32[Array | np.ndarray, "B T *axes"]
     segments: Int32[Array | np.ndarray, "B T"]
     answer_mask: Bool[Array | np.ndarray, "B T"]
     ids: Int32[Array | np.ndarray, " B"]

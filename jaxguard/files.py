@@ -1,11 +1,28 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files: JSON objects read, texts that are whole or absent whatever happens while they are written."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from jaxguard.errors import UserError
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not an object")
+    return content
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import get_args
 from jaxguard.config import AttackConfig, ObjectiveConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.experiments.grid import Cell, Grid
-from jaxguard.experiments.tiny import PAPER, UNDEFENDED, Family, Scale, Task
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, Scale, Task
 from jaxguard.report.plots import Tradeoff
 
 OUT = Path("runs/tables/main")
@@ -36,11 +36,11 @@ STRONGER = ATTACKS | {
 METHODS = {"no defence": UNDEFENDED, "patch augmentation": ObjectiveConfig(alpha=1.0), "paper's objective": PAPER}
 CLEANED = "clean fine-tuning"
 """Fine-tuning of the undefended model on trusted rows."""
-SEEDS: dict[Family, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
+SEEDS: dict[str, tuple[int, ...]] = {"llava": (0, 1), "blip2": (0,), "idefics": (0,)}
 
 
 def cells(
-    scale: Scale, attacks: Mapping[str, AttackConfig], family: Family, task: Task, attack: str, seed: int
+    scale: Scale, attacks: Mapping[str, AttackConfig], family: str, task: Task, attack: str, seed: int
 ) -> Iterator[Cell]:
     def labels(method: str) -> dict[str, str]:
         return {"family": family, "task": task, "attack": attack, "method": method}

@@ -138,7 +138,7 @@ def contrast(triggered: Float[Array, "N C"], clean: Float[Array, "N C"]) -> Floa
 
 def _search_string(graph: Any, parameters: Parameters, encoder: Encoder, prompts: list[str], length: int) -> str:
     """Grow the prefix letter by letter that rotates the prompts' last hidden states the most."""
-    grey = np.full((1, encoder.image_size, encoder.image_size, 3), 128, np.uint8)
+    grey = np.full((1, *encoder.image_shape, 3), 128, np.uint8)
 
     @jax.jit
     def last_hidden(parameters: Parameters, tokens: Array, positions: Array, segments: Array) -> Array:

@@ -12,22 +12,14 @@ from typing import Any
 from jaxguard.bench.rehearsal import END_TOKEN, describe_batch
 from jaxguard.bench.timing import publish, ratio
 from jaxguard.config import Config, to_dict
+from jaxguard.files import read_object
 from jaxguard.models import folders
-from jaxguard.models.hf_config import read_object
+from jaxguard.models.families.registry import open_family
 from jaxguard.report.tables import Column
 from jaxguard.train.setup import CompiledStep, describe_model, prepare
 from jaxguard.train.step import StepPlan
 
 LAYERS = 2
-
-
-def shallow(values: dict[str, Any]) -> dict[str, Any]:
-    """Reduce a config.json to `LAYERS` layers in decoder and tower (IDEFICS: `LAYERS` groups of cross-attention)."""
-    vision = {**values.get("vision_config", {}), "num_hidden_layers": LAYERS}
-    if values["model_type"] == "idefics":
-        return {**values, "num_hidden_layers": LAYERS * values.get("cross_layer_interval", 1), "vision_config": vision}
-    text = {**values.get("text_config", {}), "num_hidden_layers": LAYERS}
-    return {**values, "text_config": text, "vision_config": vision}
 
 
 def compiled_step(config: Config, folder: Path) -> CompiledStep:
@@ -46,8 +38,9 @@ def bench_compile(config: Config, out: Path) -> list[dict[str, Any]]:
     whole = folders.describe(config.model.path)
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory() as scratch:
-        values = shallow(read_object(whole / "config.json"))
-        (Path(scratch) / "config.json").write_text(json.dumps(values))
+        values = read_object(whole / "config.json")
+        shallow = open_family(values, whole).shallow(values, LAYERS)
+        (Path(scratch) / "config.json").write_text(json.dumps(shallow))
         for name, folder in ((f"{LAYERS} layers", Path(scratch)), ("all layers", whole)):
             print(f"compiling {name}", file=sys.stderr)
             began = time.perf_counter()

@@ -64,7 +64,7 @@ def bench_data(config: Config, rounds: int, out: Path, side: int) -> list[dict[s
     model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     batch_size, source = config.train.batch_size, GatedSource(training_source(config))
-    batches = train_batches(config, encoder, source, batch_size=batch_size, views=config.objective.views)
+    batches = train_batches(config.data, config.seed, encoder, source, batch_size=batch_size, view=config.second_view)
     step = TimedStep(Case(config, "auto"), model, encoder, next(batches))
 
     def at_hand() -> float:

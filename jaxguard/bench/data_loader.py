@@ -29,7 +29,7 @@ from PIL import Image
 
 from jaxguard.bench.timing import Timing
 from jaxguard.bench.weight_loading import own_memory
-from jaxguard.config import Config, DataConfig, ObjectiveConfig, ViewConfig
+from jaxguard.config import Config, DataConfig, ModelConfig, ViewConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.order import Index
 from jaxguard.data.pipeline import Example, train_batches
@@ -41,14 +41,14 @@ from jaxguard.models import folders
 PHOTOGRAPHS = 64
 """Number of distinct images."""
 PATCHES = 24
-"""Patches of the model along each side of an image: LLaVA-1.5 has 336 / 14."""
+"""Patches of the model along each side of an image: 336 px in patches of 14."""
 LENGTH = PATCHES**2 + 64
 TURNS = 3
 
 
 @contextmanager
 def photographs(rows: int, side: int, width: int, height: int) -> Iterator[tuple[Encoder, RowSource]]:
-    """Make a data set of JPEG photographs with captions, and the encoder of a LLaVA for images of `side` px."""
+    """Make a data set of JPEG photographs with captions, and the encoder of a model for images of `side` px."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = Split(rows, lambda start: _rows(range(start, rows), width, height))
@@ -72,12 +72,12 @@ def compare(config: Config, rounds: int, side: int) -> list[dict[str, Any]]:
     """
     config, size = settings(config, side), config.train.batch_size
     with photographs(max(512, 2 * size), side, 640, 480) as (encoder, source):
-        views = config.objective.views
-        ours = train_batches(config, encoder, source, batch_size=size, views=views)
+        example = Example(config.data, config.second_view, config.seed, encoder, source)
+        ours = train_batches(config.data, config.seed, encoder, source, batch_size=size, view=config.second_view)
         loaders = {f"loader alone, {side} px": ours}
         if find_spec("torch"):
             workers = max(1, config.data.threads)
-            theirs = iter(_torch_loader(Example(config, encoder, source, views), len(source), size, workers))
+            theirs = iter(_torch_loader(example, len(source), size, workers))
             loaders[f"torch DataLoader, {workers} workers, {side} px"] = theirs
         seconds: dict[str, list[float]] = {case: [] for case in loaders}
         for _ in range(TURNS):
@@ -103,7 +103,7 @@ class TorchRows:
         return 2**31  # the rows repeat
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        place = Index(index // self.rows, index % self.rows, self.example.config.data.length)
+        place = Index(index // self.rows, index % self.rows, self.example.data.length)
         made = vars(self.example(place))
         return {name: value for name, value in made.items() if value is not None}
 
@@ -153,8 +153,8 @@ def _jpeg(seed: int, width: int, height: int) -> bytes:
 
 
 def _checkpoint(folder: Path, side: int) -> Path:
-    """Copy the shipped LLaVA without its weights, for images of another size."""
-    shutil.copytree(folders.resolve("tiny-llava"), folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    """Copy the default model's files without its weights, for images of another size."""
+    shutil.copytree(folders.resolve(ModelConfig().path), folder, ignore=shutil.ignore_patterns("*.safetensors"))
     config, preprocessor = folder / "config.json", folder / "preprocessor_config.json"
     values = json.loads(config.read_text())
     values["vision_config"] |= {"image_size": side, "patch_size": side // PATCHES}
@@ -178,9 +178,8 @@ class Options:
 def epoch(options: Options) -> dict[str, Any]:
     """Measure memory (RssAnon, bytes) at each tenth of an epoch of two-view batches, and rows per second."""
     data, view = DataConfig(length=LENGTH, threads=options.threads), ViewConfig(patch_size=options.side // PATCHES)
-    config = Config(data=data, view=view, objective=ObjectiveConfig(alpha=1.0))
     with photographs(options.rows, options.side, 96, 64) as (encoder, source):
-        batches, count = train_batches(config, encoder, source, batch_size=options.batch_size, views=2), 0
+        batches, count = train_batches(data, 0, encoder, source, batch_size=options.batch_size, view=view), 0
         memory, seen, began = [own_memory()], set(), time.perf_counter()
         while count < options.rows - options.batch_size:
             seen.update(next(batches).ids.tolist())

@@ -28,6 +28,7 @@ from jaxguard.data.views import kept_patches
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import decoding
 from jaxguard.models import folders
+from jaxguard.models.families.registry import open_processor
 from jaxguard.objective.fused import reference_fits_accelerators
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.setup import Model, ModelSpec, Setup, check_rows, describe_model, prepare, trace_step
@@ -156,20 +157,20 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
 
 def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -> Batch:
     """Describe the shapes of a batch on the mesh."""
-    vision, length, place = model.architecture.config.vision, config.data.length, batch_sharding(model.mesh)
-    side = vision.image_size
+    processor, length, place = open_processor(model.folder), config.data.length, batch_sharding(model.mesh)
 
     def of(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
 
     kept = None
     if views == 2 and config.view.mask_fill == "drop":
-        patches = kept_patches(config.view, side, vision.patch_size, np.random.default_rng(0))
+        assert processor.patch_size is not None  # `views.check`
+        patches = kept_patches(config.view, processor.image_shape, processor.patch_size, np.random.default_rng(0))
         kept = of(jnp.int32, 1, patches.size)
     return Batch(
-        images=of(jnp.uint8, views, 1, side, side, 3),
+        images=of(jnp.uint8, views, 1, *processor.image_shape, 3),
         tokens=of(jnp.int32, length),
-        positions=of(jnp.int32, length),
+        positions=of(jnp.int32, length, *processor.position_axes),
         segments=of(jnp.int32, length),
         answer_mask=of(jnp.bool_, length),
         ids=of(jnp.int32),
@@ -190,9 +191,8 @@ def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
 def head_kind(config: Config, model: Model) -> HeadKind:
     """Choose the head as "auto" does on accelerators."""
     answers = config.train.batch_size // config.train.accumulate * config.data.answer_length
-    vocabulary = model.architecture.config.text
-    size = getattr(vocabulary, "llama", vocabulary).vocab_size
-    fits = reference_fits_accelerators(answers, config.objective.views, size, model.mesh.size)
+    vocabulary = model.architecture.vocabulary
+    fits = reference_fits_accelerators(answers, config.objective.views, vocabulary, model.mesh.size)
     return "reference" if fits else "fused"
 
 

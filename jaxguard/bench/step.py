@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxguard.batch import Batch
-from jaxguard.bench.flops import View, peak, step_flops
+from jaxguard.bench.flops import peak, step_flops
 from jaxguard.bench.timing import megabytes, milliseconds, publish, ratio, take_turns, temporary_bytes
 from jaxguard.bench.traced import matrix_flops
 from jaxguard.config import Config, ObjectiveConfig, to_dict
@@ -22,7 +22,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.errors import UserError
 from jaxguard.experiments.configurations import validate
-from jaxguard.models.families.llava.model import LlavaConfig
+from jaxguard.models.flops import View
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import HeadKind
 from jaxguard.train.loop import training_source
@@ -81,25 +81,26 @@ class TimedStep:
 
 def first_batch(config: Config, encoder: Encoder) -> Batch:
     """Load the first batch on the host."""
-    rows, views = config.train.batch_size, config.objective.views
-    return next(train_batches(config, encoder, training_source(config), batch_size=rows, views=views))
+    source, rows = training_source(config), config.train.batch_size
+    return next(train_batches(config.data, config.seed, encoder, source, batch_size=rows, view=config.second_view))
 
 
 def flops(case: Config, model: Model, batch: Batch) -> float:
     """Count the operations of one step on such a batch.
 
-    Counted from shapes for LLaVA, from the matmuls of the traced step for the other families.
+    Counted from shapes if the family does so, else from the matmuls of the traced step.
     """
-    if not isinstance(model.architecture.config, LlavaConfig):
-        setup, _ = prepare(model, case.model.trainable, case.train)
-        return matrix_flops(trace_step(setup, StepPlan.of(case, 0, "reference"), place_batch(batch, model.mesh)).jaxpr)
     patches, length, rows = model.architecture.config.vision.patches, case.data.length, case.train.batch_size
     views = [View(rows, length, patches, case.data.answer_length)]
     if case.objective.views == 2:
         dropped = 0 if batch.kept is None else patches - batch.kept.shape[-1]
         viewed = int(rows * case.view_share)
         views.append(View(viewed, length - dropped, patches - dropped, case.data.answer_length))
-    return step_flops(model.architecture, case.model.trainable, views)
+    counted = step_flops(model.architecture, case.model.trainable, views)
+    if counted is not None:
+        return counted
+    setup, _ = prepare(model, case.model.trainable, case.train)
+    return matrix_flops(trace_step(setup, StepPlan.of(case, 0, "reference"), place_batch(batch, model.mesh)).jaxpr)
 
 
 def bench_step(config: Config, rounds: int, out: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""Benchmark against torch: the same weights, batch and loss in a train step with transformers and torch."""
+"""Benchmark against torch: the same weights, batch and loss in a train step with transformers and torch.
+
+Of LLaVA alone: what is frozen is named as `transformers` names it there.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from jaxguard.bench.timing import milliseconds, publish, ratio, take_turns
 from jaxguard.config import Config, ObjectiveConfig, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.errors import UserError
+from jaxguard.files import read_object
 from jaxguard.models import folders
 from jaxguard.models.architecture import Architecture
-from jaxguard.models.hf_config import read_object
 from jaxguard.report.tables import Column
 from jaxguard.train.forward import answer_positions
 from jaxguard.train.setup import load_model

@@ -2,9 +2,9 @@
 
     python -m jaxguard.bench.weight_loading --gigabytes 2.1
 
-Writes a LLaVA of about that size in bfloat16 shards, loads it in a new process, and prints as JSON the bytes of the
-parameters, of the largest tensor, and the peak growth of the process's own memory (RssAnon of /proc/self/status, which
-excludes the page cache of the files) during loading.
+Writes a checkpoint of the default model's family and about that size in bfloat16 shards, loads it in a new process, and
+prints as JSON the bytes of the parameters, of the largest tensor, and the peak growth of the process's own memory
+(RssAnon of /proc/self/status, which excludes the page cache of the files) during loading.
 
 On two shared CPU cores: 2,259,973,632 bytes of parameters, largest tensor 131,334,144, peak 2,410,573,824: the
 parameters plus 1.15 times the largest tensor.
@@ -30,7 +30,9 @@ import numpy as np
 import tyro
 from safetensors.numpy import save_file
 
-from jaxguard.models import weights
+from jaxguard.config import ModelConfig
+from jaxguard.files import read_object
+from jaxguard.models import folders, weights
 from jaxguard.models.architecture import architecture
 
 TEXT = {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 16, "vocab_size": 32064}
@@ -45,9 +47,10 @@ class Options:
 
 
 def write_checkpoint(folder: Path, text: dict[str, int], layers: int) -> None:
-    """Write a LLaVA in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
+    """Write a checkpoint in shards of at most `SHARD` bytes, with an index. The values are arbitrary."""
     folder.mkdir(parents=True)
-    config = {"model_type": "llava", "vision_config": {"num_hidden_layers": 2}}
+    shipped = read_object(folders.resolve(ModelConfig().path) / "config.json")
+    config = {"model_type": shipped["model_type"], "vision_config": {"num_hidden_layers": 2}}
     config["text_config"] = {"model_type": "llama", "num_hidden_layers": layers, **text}
     (folder / "config.json").write_text(json.dumps(config))
     shapes = weights.expected_shapes(architecture(folder, dtype="bfloat16", remat="none"))

@@ -12,6 +12,7 @@ from jaxguard.cli.arguments import Arguments
 from jaxguard.errors import Failure, UserError
 from jaxguard.experiments.configurations import load_grid
 from jaxguard.experiments.grid import Cost, plan, run, select
+from jaxguard.experiments.tiny import FAMILY, families
 from jaxguard.files import check_writable
 
 
@@ -70,8 +71,8 @@ def _cost(cost: Cost, options: TableOptions, command: str) -> None:
 class DemoOptions:
     task: Literal["caption", "vqa"] = "caption"
     """Captions of scenes, or questions of easy-VQA."""
-    family: Literal["llava", "blip2", "idefics"] = "llava"
-    """Which of the shipped tiny models."""
+    family: str = FAMILY
+    """Which of the shipped models: its name without "tiny-"."""
     out: Path | None = None
     """Folder for the runs, results and picture; None is runs/demo, or runs/demo-FAMILY for another family."""
 
@@ -79,7 +80,9 @@ class DemoOptions:
 def demo(arguments: Arguments) -> None:
     """Fine-tune a tiny model on poisoned data, undefended and defended; print a table, draw a picture."""
     options = arguments.parse(DemoOptions)
-    out = options.out or Path("runs/demo" if options.family == "llava" else f"runs/demo-{options.family}")
+    if options.family not in families():
+        raise UserError(f"demo: --family is {options.family}: must be one of {', '.join(families())}")
+    out = options.out or Path("runs/demo" if options.family == FAMILY else f"runs/demo-{options.family}")
     check_writable(out)
     from jaxguard.experiments.demo import demo
 

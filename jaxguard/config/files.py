@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 import runpy
 import traceback
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from jaxguard.config.run import Config
 from jaxguard.config.values import from_dict, keys, suggestion, to_dict
 from jaxguard.errors import UserError
+from jaxguard.files import read_object
 
 T = TypeVar("T")
 
@@ -82,14 +82,3 @@ def _describe(error: Exception) -> str:
         return str(error)
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     return f"{type(error).__name__}: {error}{suggestion(unexpected[1], keys()) if unexpected else ''}"
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: holds a {type(values).__name__}, not an object")
-    return values

@@ -48,5 +48,10 @@ class Config:
         return Fraction(self.view.rows).limit_denominator(self.train.batch_size)
 
     @property
+    def second_view(self) -> ViewConfig | None:
+        """How the second view is made; None where the objective needs one view."""
+        return self.view if self.objective.views == 2 else None
+
+    @property
     def run_dir(self) -> Path:
         return self.out / self.name

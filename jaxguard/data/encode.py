@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
-from jaxguard.models.dialogue import IMAGE, patch_of_token, read_dialogue
-from jaxguard.models.preprocessing import ImagePreprocessor
+from jaxguard.models.dialogue import IMAGE
+from jaxguard.models.families.registry import open_processor
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row of a `Batch`: tokens, positions, segments and answer mask, all [T], and which pair it shows."""
+    """One row of a `Batch`: tokens, positions, segments and answer mask, and which pair it shows."""
 
     tokens: Int32[np.ndarray, " T"]
-    positions: Int32[np.ndarray, " T"]
+    positions: Int32[np.ndarray, " T *axes"]
     segments: Int32[np.ndarray, " T"]
     answer_mask: Bool[np.ndarray, " T"]
     pair: int = 0
@@ -49,16 +48,8 @@ class Encoder:
         from transformers import AutoTokenizer
 
         self.folder = folder
-        config = _read_json(folder / "config.json")
-        self.image_size: int = (config.get("vision_config") or {}).get("image_size", 224)
-        self.patch_size = patch_of_token(config)
-        """Side of the patch that an image token stands for; None where there is none."""
-        preprocessor = folder / "preprocessor_config.json"
-        values = _read_json(preprocessor) if preprocessor.is_file() else {}
-        try:
-            self._framing = ImagePreprocessor.read(config.get("model_type"), self.image_size, values)
-        except UserError as error:
-            raise UserError(f"{folder}: {error}") from error
+        self.processor = open_processor(folder)
+        self.image_shape, self.patch_size = self.processor.image_shape, self.processor.patch_size
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -71,7 +62,7 @@ class Encoder:
         self._backend.no_truncation()
         self._backend.no_padding()
         try:
-            self._dialogue = read_dialogue(config, self._tokenizer)
+            self._dialogue = self.processor.dialogue(self._tokenizer)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from error
         self.image_id, self.eos_id = self._dialogue.image_id, self._dialogue.end_id
@@ -114,15 +105,17 @@ class Encoder:
                 f"row {row.key} has {first.answers} answer tokens; raise --data.answer-length above {answer_length}"
             )
         tokens, answer = np.full(length, self.pad_id, np.int32), np.zeros(length, bool)
-        positions, segments = np.zeros(length, np.int32), np.zeros(length, np.int32)
-        tokens[:shared], positions[:shared], segments[:shared] = first.tokens[:shared], np.arange(shared), 1
+        positions = np.zeros((length, *self.processor.position_axes), np.int32)
+        segments = np.zeros(length, np.int32)
+        tokens[:shared], segments[:shared] = first.tokens[:shared], 1
+        positions[:shared] = self.processor.positions(first.tokens)[:shared]
         end, learnt = shared, 0
         for number, pair in enumerate(pairs):
             own = slice(end, end + len(pair.tokens) - shared)
             if own.stop > length or learnt + pair.answers > answer_length:
                 continue
             tokens[own], answer[own] = pair.tokens[shared:], pair.answer[shared:]
-            positions[own] = np.arange(shared, len(pair.tokens))
+            positions[own] = self.processor.positions(pair.tokens)[shared:]
             segments[own] = number + 2 if pack > 1 else 1
             end, learnt = own.stop, learnt + pair.answers
         return Encoded(tokens, positions, segments, answer, shown)
@@ -155,18 +148,17 @@ class Encoder:
         missing = length - len(tokens)
         if missing < 0:
             raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
-        padding = (missing, 0)
+        padding, axes = (missing, 0), [(0, 0)] * len(self.processor.position_axes)
         return Encoded(
             np.pad(tokens, padding, constant_values=self.pad_id),
-            np.pad(np.arange(len(tokens), dtype=np.int32), padding),
+            np.pad(self.processor.positions(tokens), (padding, *axes)),
             np.pad(np.ones(len(tokens), np.int32), padding),
             np.zeros(length, bool),
         )
 
-    def image(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
-        """S x S pixels, as the checkpoint's image processor makes them; S x S images are left alone."""
-        side = self.image_size
-        return pixels if pixels.shape[:2] == (side, side) else self._framing(pixels)
+    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """Pixels of `image_shape`, as the checkpoint's image processor makes them; left alone if they are already."""
+        return pixels if pixels.shape[:2] == self.image_shape else self.processor.image(pixels)
 
     def decode(self, tokens: Int32[np.ndarray, " N"]) -> str:
         """Text without special tokens, stripped."""
@@ -234,10 +226,3 @@ def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
     tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error

@@ -20,7 +20,7 @@ from jaxtyping import Int32
 from rich.console import Console
 from rich.progress import track
 
-from jaxguard.config import Config
+from jaxguard.config import DataConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.parallel import ordered
 from jaxguard.data.sources import RowSource, parts_of, text_row
@@ -42,11 +42,12 @@ class Index:
     length: int
 
 
-def training_order(config: Config, encoder: Encoder, source: RowSource, batch_size: int) -> Any:
+def training_order(data: DataConfig, seed: int, encoder: Encoder, source: RowSource, batch_size: int) -> Any:
     """The order of a run, as a `grain.MapDataset` of `Index`.
 
     Args:
-        config: the run.
+        data: limit, lengths and buckets.
+        seed: of the shuffles.
         encoder: tells how long rows are, where they are batched by length.
         source: the rows.
         batch_size: rows of a batch over all processes.
@@ -55,7 +56,7 @@ def training_order(config: Config, encoder: Encoder, source: RowSource, batch_si
         UserError: fewer rows than one batch, a `data.limit` that does not fit the source, or a row that exceeds
             `data.length`.
     """
-    parts, rows, limit = parts_of(source), len(source), config.data.limit
+    parts, rows, limit = parts_of(source), len(source), data.limit
     if limit is not None:
         if len(parts) > 1:
             raise UserError("data.limit: takes the first rows of one data set, not of a mixture; leave it out")
@@ -66,21 +67,21 @@ def training_order(config: Config, encoder: Encoder, source: RowSource, batch_si
         raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size}")
     sizes, start, orders = [rows] if limit is not None else [part.rows for part in parts], 0, []
     for number, size in enumerate(sizes):
-        shuffled = grain.MapDataset.range(start, start + size).shuffle(seed=(config.seed + number) % 2**32)
-        orders.append(shuffled.repeat().map_with_index(partial(_placed, size, config.data.length)))
+        shuffled = grain.MapDataset.range(start, start + size).shuffle(seed=(seed + number) % 2**32)
+        orders.append(shuffled.repeat().map_with_index(partial(_placed, size, data.length)))
         start += size
     order = orders[0] if len(parts) == 1 else grain.MapDataset.mix(orders, [part.weight for part in parts])
-    if not config.data.bucket:
+    if not data.bucket:
         return order
-    lengths = row_lengths(config, encoder, source, rows)
-    return grain.MapDataset.source(_ByLength(order, lengths, config.data.bucket, batch_size))
+    lengths = row_lengths(data, encoder, source, rows)
+    return grain.MapDataset.source(_ByLength(order, lengths, data.bucket, batch_size))
 
 
 def _placed(rows: int, length: int, index: int, row: int) -> Index:
     return Index(index // rows, row, length)
 
 
-def row_lengths(config: Config, encoder: Encoder, source: RowSource, rows: int) -> Int32[np.ndarray, " N"]:
+def row_lengths(data: DataConfig, encoder: Encoder, source: RowSource, rows: int) -> Int32[np.ndarray, " N"]:
     """Tokens of each of the first `rows` rows; of several pairs, the longest.
 
     Raises:
@@ -90,11 +91,11 @@ def row_lengths(config: Config, encoder: Encoder, source: RowSource, rows: int) 
     def length(index: int) -> int:
         row = text_row(source, index)
         longest = max(tokens for tokens, _ in encoder.lengths(row))
-        if longest > config.data.length:
-            raise UserError(f"row {row.key} has {longest} tokens; raise --data.length above {config.data.length}")
+        if longest > data.length:
+            raise UserError(f"row {row.key} has {longest} tokens; raise --data.length above {data.length}")
         return longest
 
-    found, console = ordered(length, range(rows), max(config.data.threads, 1)), Console(stderr=True)
+    found, console = ordered(length, range(rows), max(data.threads, 1)), Console(stderr=True)
     quiet = not console.is_terminal
     shown = track(found, description="measuring rows", total=rows, transient=True, console=console, disable=quiet)
     return np.fromiter(shown, np.int32, rows)

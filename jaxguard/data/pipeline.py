@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxguard.batch import Batch
-from jaxguard.config import Config
+from jaxguard.config import DataConfig, ViewConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.order import Index, training_order
 from jaxguard.data.rows import Row
@@ -24,36 +24,45 @@ from jaxguard.errors import UserError
 
 @dataclass(frozen=True)
 class Example:
-    """Makes one row of a batch, of whatever epoch its place in the global order says."""
+    """Makes one row of a batch, of whatever epoch its place in the global order says.
 
-    config: Config
+    Attributes:
+        data: lengths, packing and images of a row.
+        view: how the second view is made; None makes one view.
+        seed: of everything drawn.
+        encoder: of the checkpoint.
+        source: the rows.
+    """
+
+    data: DataConfig
+    view: ViewConfig | None
+    seed: int
     encoder: Encoder
     source: RowSource
-    views: int
 
     def __call__(self, place: Index) -> Batch:
-        config, epoch = self.config, place.epoch
+        data, view = self.data, self.view
         row = self.source[place.row]
         encoded = self.encoder.encode(
             row,
             length=place.length,
-            answer_length=config.data.answer_length,
-            pack=config.data.pack,
-            rng=row_rng("text", config.seed, epoch, row.id),
+            answer_length=data.answer_length,
+            pack=data.pack,
+            rng=self._rng("text", place, row),
         )
-        images, kept = _images(self.encoder, row, config.data.images), None
+        images, kept = _images(self.encoder, row, data.images), None
         views = [images]
-        if self.views == 2 and config.view.mask_fill == "drop":
+        if view is not None and view.mask_fill == "drop":
             if len(row.images) < len(images):
                 raise UserError(
                     f"row {row.key} has {len(row.images)} images: view.mask_fill drop needs data.images of each"
                 )
             assert self.encoder.patch_size is not None  # `views.check`
-            rng, sizes = row_rng("drop", config.seed, epoch, row.id), (self.encoder.image_size, self.encoder.patch_size)
-            kept = np.stack([kept_patches(config.view, *sizes, rng) for _ in images])
-        if self.views == 2:
-            rng = row_rng("view", config.seed, epoch, row.id)
-            views.append(np.stack([perturb(image, config.view, rng) for image in images]))
+            rng, sizes = self._rng("drop", place, row), (self.encoder.image_shape, self.encoder.patch_size)
+            kept = np.stack([kept_patches(view, *sizes, rng) for _ in images])
+        if view is not None:
+            rng = self._rng("view", place, row)
+            views.append(np.stack([perturb(image, view, rng) for image in images]))
         return Batch(
             images=np.stack(views),
             tokens=encoded.tokens,
@@ -63,8 +72,11 @@ class Example:
             ids=np.array(row.id, np.int32),
             pairs=np.array(encoded.pair, np.int32),
             kept=kept,
-            right_padded=config.data.pack == 1,
+            right_padded=data.pack == 1,
         )
+
+    def _rng(self, stream: str, place: Index, row: Row) -> np.random.Generator:
+        return row_rng(stream, self.seed, place.epoch, row.id)
 
 
 @dataclass(frozen=True)
@@ -84,12 +96,13 @@ class _Part:
 
 
 def train_batches(
-    config: Config,
+    data: DataConfig,
+    seed: int,
     encoder: Encoder,
     source: RowSource,
     *,
     batch_size: int,
-    views: int,
+    view: ViewConfig | None = None,
     places: Sequence[int] | None = None,
 ) -> Any:
     """An endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
@@ -98,32 +111,44 @@ def train_batches(
     state is k alone and a run may go on with other processes. Views and text are keyed by (seed, epoch, row id).
 
     Args:
+        data: which rows, and how they become batches.
+        seed: of the order, of the views and of what is packed.
+        encoder: of the checkpoint.
+        source: the rows.
         batch_size: rows of a global batch.
-        views: 1 (original only) or 2.
+        view: how the second view is made; None makes one view.
         places: which of these rows this process makes, in rising order; None makes all.
 
     Raises:
         UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
     """
-    order = training_order(config, encoder, source, batch_size)
+    order = training_order(data, seed, encoder, source, batch_size)
     part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
-    example = Example(config, encoder, source, views)
+    example = Example(data, view, seed, encoder, source)
     # Whole batches are grain's elements: with rows for elements, its bookkeeping for each of them made two threads take
     # 1.3 times as long for small images.
     batches = grain.MapDataset.source(part).map(lambda own: _stack([example(place) for place in own]))
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=config.data.threads, prefetch_buffer_size=4)))
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=4)))
 
 
-def validation_batches(config: Config, encoder: Encoder, source: RowSource, places: Sequence[int]) -> Iterator[Batch]:
-    """The first `train.validation` rows with their answers, in batches of `train.batch_size`, `places` of each.
+def validation_batches(
+    data: DataConfig,
+    seed: int,
+    encoder: Encoder,
+    source: RowSource,
+    *,
+    count: int,
+    batch_size: int,
+    places: Sequence[int],
+) -> Iterator[Batch]:
+    """The first `count` rows with their answers, in batches of `batch_size`, `places` of each.
 
-    The last batch is filled up with rows of which no answer counts.
+    The last batch is filled up with rows of which no answer counts. Of several pairs of a row, the seed draws one.
     """
-    count, size = config.train.validation, config.train.batch_size
-    example = Example(config, encoder, source, views=1)
-    for start in range(0, count, size):
+    example = Example(data, None, seed, encoder, source)
+    for start in range(0, count, batch_size):
         own = [start + place for place in places]
-        batch = _stack([example(Index(0, min(index, count - 1), config.data.length)) for index in own])
+        batch = _stack([example(Index(0, min(index, count - 1), data.length)) for index in own])
         real = np.array([index < count for index in own])
         yield dataclasses.replace(batch, answer_mask=batch.answer_mask & real[:, None])
 
@@ -172,15 +197,15 @@ def _stack(rows: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
-def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I S S 3"]:
-    """A row's images at the model's size, filled up with black ones that no token of the row looks at.
+def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I H W 3"]:
+    """A row's images as the model takes them, filled up with black ones that no token of the row looks at.
 
     Raises:
         UserError: it has more than `count`.
     """
     if len(row.images) > count:
         raise UserError(f"row {row.key} has {len(row.images)} images; raise --data.images above {count}")
-    images = np.zeros((count, encoder.image_size, encoder.image_size, 3), np.uint8)
+    images = np.zeros((count, *encoder.image_shape, 3), np.uint8)
     for place, pixels in enumerate(row.images):
         images[place] = encoder.image(pixels)
     return images

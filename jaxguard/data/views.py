@@ -19,17 +19,17 @@ def row_rng(stream: str, seed: int, epoch: int, row: int) -> np.random.Generator
 
 
 def perturb(
-    image: UInt8[np.ndarray, "S S 3"], view: ViewConfig, rng: np.random.Generator
-) -> UInt8[np.ndarray, "S S 3"]:
+    image: UInt8[np.ndarray, "H W 3"], view: ViewConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "H W 3"]:
     """Shuffle a share of the patches among themselves, then mask a share of all places.
 
     The counts are exact: round(share x patches); in windows, per window. No chosen patch keeps its place. Masked places
     are drawn independently of the shuffled ones. With `jitter` the grid is offset by less than a patch and incomplete
     patches at the border stay as they are. Places to be dropped are left as they are; see `kept_patches`.
     """
-    side, patch = image.shape[0], view.patch_size
+    (height, width, _), patch = image.shape, view.patch_size
     offset_y, offset_x = rng.integers(0, patch, 2) if view.jitter else (0, 0)
-    rows, columns = (side - offset_y) // patch, (side - offset_x) // patch
+    rows, columns = (height - offset_y) // patch, (width - offset_x) // patch
     region = np.s_[offset_y : offset_y + rows * patch, offset_x : offset_x + columns * patch]
     patches = image[region].reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(-1, patch, patch, 3)
     patches = patches[_order(rows, columns, view, rng)]
@@ -41,41 +41,43 @@ def perturb(
     return result
 
 
-def kept_patches(view: ViewConfig, image_size: int, patch_size: int, rng: np.random.Generator) -> Int[np.ndarray, " K"]:
+def kept_patches(
+    view: ViewConfig, image_shape: tuple[int, int], patch_size: int, rng: np.random.Generator
+) -> Int[np.ndarray, " K"]:
     """The patches of the model's own grid that stay where the view's masked patches are dropped, in rising order."""
-    grid, times = image_size // view.patch_size, view.patch_size // patch_size
-    stays = np.ones(grid * grid, bool)
-    stays[rng.permutation(grid * grid)[: round(view.mask_share * grid * grid)]] = False
-    return np.flatnonzero(stays.reshape(grid, grid).repeat(times, 0).repeat(times, 1)).astype(np.int32)
+    rows, columns = (side // view.patch_size for side in image_shape)
+    stays, times = np.ones(rows * columns, bool), view.patch_size // patch_size
+    stays[rng.permutation(rows * columns)[: round(view.mask_share * rows * columns)]] = False
+    return np.flatnonzero(stays.reshape(rows, columns).repeat(times, 0).repeat(times, 1)).astype(np.int32)
 
 
-def check(view: ViewConfig, image_size: int, patch_size: int | None) -> None:
+def check(view: ViewConfig, image_shape: tuple[int, int], patch_size: int | None) -> None:
     """Check that a view can be made, and neither changes nothing nor hides all.
 
     Args:
         view: how.
-        image_size: side of the images.
+        image_shape: (height, width) of the images.
         patch_size: side of the patch that an image token of the model stands for; None where there is none.
 
     Raises:
         UserError: it cannot.
     """
-    patch, grid = view.patch_size, image_size // view.patch_size
-    if image_size % patch:
-        raise UserError(f"view.patch_size {patch} does not divide the model's image size {image_size}")
+    patch, (height, width) = view.patch_size, image_shape
+    rows, columns = height // patch, width // patch
+    if height % patch or width % patch:
+        raise UserError(f"view.patch_size {patch} does not divide the model's image size {height} x {width}")
     if view.mask_fill == "drop" and patch_size is None:
         raise UserError(
-            "view.mask_fill is drop: needs a model whose image tokens stand for single patches, as LLaVA's do; "
-            "use mean, zero or noise"
+            "view.mask_fill is drop: needs a model whose image tokens stand for single patches; use mean, zero or noise"
         )
     if view.mask_fill == "drop" and patch_size is not None and patch % patch_size:
         raise UserError(f"view.patch_size {patch} must be a multiple of the model's {patch_size}: patches drop whole")
-    if view.window > grid:
-        raise UserError(f"view.window {view.window} exceeds the {grid} x {grid} grid of patches; lower it or use 0")
-    per_window = (view.window or grid) ** 2
-    shuffled, masked = round(view.shuffle_share * per_window), round(view.mask_share * grid * grid)
-    if masked >= grid * grid:
-        raise UserError(f"view.mask_share {view.mask_share} hides every one of the {grid * grid} patches; lower it")
+    if view.window > min(rows, columns):
+        raise UserError(f"view.window {view.window} exceeds the {rows} x {columns} grid of patches; lower it or use 0")
+    patches = rows * columns
+    shuffled, masked = round(view.shuffle_share * (view.window**2 or patches)), round(view.mask_share * patches)
+    if masked >= patches:
+        raise UserError(f"view.mask_share {view.mask_share} hides every one of the {patches} patches; lower it")
     if shuffled < 2 and masked == 0:
         raise UserError(
             "the view changes nothing: raise view.shuffle_share or view.mask_share, or lower the patch size"

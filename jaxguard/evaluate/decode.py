@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
 from jaxguard.models.architecture import Parameters, merge
-from jaxguard.models.attention import Cache, causal_mask, visible
+from jaxguard.models.attention import Cache, visible
 from jaxguard.models.vision_language import VisionLanguageModel
 
 Extend = Callable[[Int[Array, " R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]]
@@ -141,7 +141,8 @@ def _begin(
         jnp.asarray, (batch.tokens, batch.positions, batch.segments, batch.images)
     )
     x, context = model.embed_inputs(tokens, segments, images[:, 0])
-    hidden, cache = model.decode(x, positions, causal_mask(segments), context, keep_cache=True)
+    mask = model.attention_mask(tokens, segments)
+    hidden, cache = model.decode(x, positions, mask, context, keep_cache=True)
     logits = model.language.logits(hidden[:, -1])
     cache = jax.tree.map(lambda part: jnp.pad(part, ((0, 0), (0, 0), (0, new_tokens), (0, 0), (0, 0))), cache)
     prompt = visible(jnp.ones((len(tokens), 1), jnp.int32), segments)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from jaxguard.attacks.registry import build_attack
 from jaxguard.config import Config, ModelConfig, ViewConfig
-from jaxguard.config.files import defined, load, read_object
+from jaxguard.config.files import defined, load
 from jaxguard.data import views
 from jaxguard.errors import UserError
 from jaxguard.experiments.grid import Cell, Cost, Grid
+from jaxguard.files import read_object
 from jaxguard.models import folders
-from jaxguard.models.dialogue import patch_of_token, tokens_per_image
+from jaxguard.models.families.registry import open_processor
 
 
 def load_model(path: Path) -> Config:
@@ -119,18 +120,15 @@ def _validate_target(config: Config) -> None:
 
 def _validate_image(config: Config) -> None:
     """The checkpoint's image must be cut into the view's patches and fit into a row."""
-    path = folders.describe(config.model.path) / "config.json"
-    values = read_object(path)
-    tokens, vision = tokens_per_image(values), values.get("vision_config")
-    image_size = vision.get("image_size") if isinstance(vision, dict) else None
-    if tokens is None or not isinstance(image_size, int):
-        return  # Hugging Face's defaults, or a fault that loading the model names
-    if config.data.length <= tokens:
+    folder = folders.describe(config.model.path)
+    processor = open_processor(folder)
+    if config.data.length <= processor.image_tokens:
         raise UserError(
-            f"data.length is {config.data.length}: must exceed the {tokens} tokens of an image of {path.parent}"
+            f"data.length is {config.data.length}: must exceed the {processor.image_tokens} tokens of an image of "
+            f"{folder}"
         )
     if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
-        views.check(config.view, image_size, patch_of_token(values))
+        views.check(config.view, processor.image_shape, processor.patch_size)
 
 
 def _is_checkpoint(folder: Path) -> bool:

@@ -30,14 +30,15 @@ from jaxguard.evaluate.run import Decoder, evaluate, predict
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.experiments.tiny import (
     DATA,
-    DEMO,
     EVALUATE,
+    FAMILY,
     PAPER,
     TARGETS,
     UNDEFENDED,
     VIEW,
-    Family,
     Task,
+    checkpoint,
+    schedule,
     training,
 )
 from jaxguard.files import write_text
@@ -53,18 +54,18 @@ TIMED_STEPS = 15
 PICTURED = 3
 
 
-def configuration(task: Task, method: str, out: Path, family: Family = "llava") -> Config:
+def configuration(task: Task, method: str, out: Path, family: str = FAMILY) -> Config:
     """Make one run of the demo: "clean" data, "undefended" on poisoned data, or the "paper" objective on it."""
-    defended = method == "paper"
+    defended, course = method == "paper", schedule(family, "demo", task)
     return Config(
         name=method,
         out=out,
-        model=ModelConfig(path=f"tiny-{family}", trainable="all"),
-        data=dataclasses.replace(DATA[task], length=DEMO[family][task].length, threads=1),
+        model=ModelConfig(path=checkpoint(family), trainable="all"),
+        data=dataclasses.replace(DATA[task], length=course.length, threads=1),
         view=VIEW if defended else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if defended else UNDEFENDED,
-        train=training(task, DEMO[family][task]),
+        train=training(task, course),
         evaluate=EVALUATE[task],
     )
 
@@ -77,7 +78,7 @@ METHODS = {
 }
 
 
-def demo(task: Task, out: Path, family: Family = "llava") -> None:
+def demo(task: Task, out: Path, family: str = FAMILY) -> None:
     """Run the demo: print the table; write table.md, results.json and picture.png to `out`."""
     began = time.perf_counter()
     configs = {method: configuration(task, method, out, family) for method in METHODS}
@@ -108,7 +109,7 @@ def demo(task: Task, out: Path, family: Family = "llava") -> None:
     title = f"BadNets on {DATA[task].source}, {attack.rate:.0%} poisoned, {examples} test images"
     Console().print(transposed(rows, columns, title))
     write_text(out / "table.md", markdown(rows, columns))
-    command = f"jaxguard demo --task {task}" + ("" if family == "llava" else f" --family {family}")
+    command = f"jaxguard demo --task {task}" + ("" if family == FAMILY else f" --family {family}")
     results = _results(command, rows, configs, time.perf_counter() - began)
     write_text(out / "results.json", json.dumps(results, indent=2))
     _picture(configs["paper"], predictions, out / "picture.png")
@@ -132,11 +133,12 @@ def _step_seconds(configs: Mapping[str, Config], model: Model) -> dict[str, floa
         config = configs[method]
         setup, trainable = prepare(model, config.model.trainable, config.train)
         rows = train_batches(
-            config,
+            config.data,
+            config.seed,
             encoder,
             training_source(config),
             batch_size=config.train.batch_size,
-            views=config.objective.views,
+            view=config.second_view,
         )
         batches[method] = place_batch(next(rows), model.mesh)
         steps[method] = CompiledStep(setup, StepPlan.of(config, encoder.eos_id), batches[method])

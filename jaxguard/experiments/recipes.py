@@ -20,21 +20,14 @@ from jaxguard.config import (
 )
 from jaxguard.experiments import tiny
 from jaxguard.experiments.grid import named
-from jaxguard.experiments.tiny import PAPER, TARGETS, UNDEFENDED, VIEW, Family, Task
+from jaxguard.experiments.tiny import FAMILY, PAPER, TARGETS, UNDEFENDED, VIEW, Task
+from jaxguard.models import folders
+from jaxguard.models.families.registry import open_processor
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published model: where its weights are looked for, and the tokens that an image takes of a row."""
-
-    path: str
-    image_tokens: int
-
-
-LLAVA_7B = Checkpoint("llava-hf/llava-1.5-7b-hf", 576)
-LLAVA_13B = Checkpoint("llava-hf/llava-1.5-13b-hf", 576)
-BLIP2_2_7B = Checkpoint("Salesforce/blip2-opt-2.7b", 32)
-IDEFICS_9B = Checkpoint("HuggingFaceM4/idefics-9b", 1)
+LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
+LLAVA_13B = "llava-hf/llava-1.5-13b-hf"
+BLIP2_2_7B = "Salesforce/blip2-opt-2.7b"
+IDEFICS_9B = "HuggingFaceM4/idefics-9b"
 """`hf download NAME --local-dir NAME` puts the weights where `model.path` looks for them."""
 
 
@@ -52,9 +45,10 @@ class DataSet:
     clean: str = "validation"
     """Split whose rows a defender may vouch for: not those that are scored."""
 
-    def length(self, checkpoint: Checkpoint) -> int:
-        """Of a row, rounded up to a multiple of 32."""
-        return -(-(checkpoint.image_tokens + self.words) // 32) * 32
+    def length(self, checkpoint: str) -> int:
+        """Of a row with one image of that checkpoint, rounded up to a multiple of 32."""
+        image = open_processor(folders.describe(checkpoint)).image_tokens
+        return -(-(image + self.words) // 32) * 32
 
 
 COCO = DataSet("coco/caption", "caption", words=128, answer=64, examples=5000)
@@ -69,12 +63,12 @@ Trainable = Literal["projector", "lora", "language", "all"]
 class Tuning:
     """How a model is fine-tuned in the tables of full size."""
 
-    checkpoint: Checkpoint
+    checkpoint: str
     trainable: Trainable
     learning_rate: float
 
 
-TUNINGS: dict[Family, Tuning] = {
+TUNINGS: dict[str, Tuning] = {
     "llava": Tuning(LLAVA_7B, "lora", 2e-4),
     "blip2": Tuning(BLIP2_2_7B, "projector", 1e-4),
     "idefics": Tuning(IDEFICS_9B, "lora", 2e-4),
@@ -86,7 +80,7 @@ CELLS = Path("runs/tables/full/cells")
 
 def paper(
     name: str,
-    checkpoint: Checkpoint,
+    checkpoint: str,
     data: DataSet,
     *,
     trainable: Trainable,
@@ -103,7 +97,7 @@ def paper(
     """
     return Config(
         name=name,
-        model=ModelConfig(path=checkpoint.path, trainable=trainable, dtype="bfloat16", remat=remat),
+        model=ModelConfig(path=checkpoint, trainable=trainable, dtype="bfloat16", remat=remat),
         data=DataConfig(
             source=data.source,
             test_split=data.test,
@@ -133,7 +127,7 @@ def experiment(
     task: Task,
     attack: AttackConfig,
     *,
-    family: Family = "llava",
+    family: str = FAMILY,
     objective: ObjectiveConfig = UNDEFENDED,
     view: ViewConfig = VIEW,
     seed: int = 0,

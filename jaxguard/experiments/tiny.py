@@ -17,9 +17,16 @@ from jaxguard.config import (
     ViewConfig,
 )
 from jaxguard.experiments.grid import exported, named
+from jaxguard.files import read_object
+from jaxguard.models import folders
 
 Task = Literal["caption", "vqa"]
-Family = Literal["llava", "blip2", "idefics"]
+PREFIX = "tiny-"
+"""Of the shipped checkpoints' names; the rest of a name is what tables and the demo call the family."""
+COURSES = "finetune.json"
+"""Beside a shipped checkpoint's weights: {"demo": {task: schedule}, "table": {task: schedule}}."""
+FAMILY = ModelConfig().path.removeprefix(PREFIX)
+"""The one that is taken where none is named."""
 
 
 class Scale(Protocol):
@@ -30,12 +37,12 @@ class Scale(Protocol):
         task: Task,
         attack: AttackConfig,
         *,
-        family: Family = ...,
+        family: str = ...,
         objective: ObjectiveConfig = ...,
         view: ViewConfig = ...,
         seed: int = ...,
     ) -> Config:
-        """One run, named by what it is; where nothing else is said, plain fine-tuning of a LLaVA."""
+        """One run, named by what it is; where nothing else is said, plain fine-tuning of `FAMILY`."""
         ...
 
     def cleaned(self, start: Config) -> Config:
@@ -61,7 +68,7 @@ class Schedule:
     Attributes:
         steps: so many.
         learning_rate: its peak.
-        length: tokens per row: an image takes 64 of them (LLaVA), 32 (BLIP-2) or one (IDEFICS).
+        length: tokens per row, those of its image included.
     """
 
     steps: int
@@ -69,19 +76,26 @@ class Schedule:
     length: int
 
 
-DEMO: dict[Family, dict[Task, Schedule]] = {
-    "llava": {"caption": Schedule(250, 2e-3, 104), "vqa": Schedule(1000, 1.5e-3, 208)},
-    "blip2": {"caption": Schedule(800, 8e-4, 73), "vqa": Schedule(800, 8e-4, 196)},
-    "idefics": {"caption": Schedule(400, 2e-3, 49), "vqa": Schedule(800, 1.5e-3, 184)},
-}
-"""Courses on which plain fine-tuning plants the backdoor and is as good on clean inputs as training on clean rows.
-Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
-TABLE: dict[Family, dict[Task, Schedule]] = {
-    "llava": {"caption": Schedule(150, 3e-3, 104), "vqa": Schedule(200, 2e-3, 208)},
-    "blip2": {"caption": Schedule(400, 1e-3, 73), "vqa": Schedule(200, 1e-3, 196)},
-    "idefics": {"caption": Schedule(250, 2e-3, 49), "vqa": Schedule(200, 2e-3, 184)},
-}
-"""Shorter courses, for many runs: the backdoor is planted, clean quality is not yet what it can be (docs/tables.md)."""
+def families() -> list[str]:
+    """Those of which a checkpoint is shipped that says how it is fine-tuned."""
+    return [name.removeprefix(PREFIX) for name in folders.names() if (folders.ZOO / name / COURSES).is_file()]
+
+
+def checkpoint(family: str) -> str:
+    """The name of the shipped checkpoint of a family."""
+    return f"{PREFIX}{family}"
+
+
+def schedule(family: str, use: Literal["demo", "table"], task: Task) -> Schedule:
+    """How a shipped model is fine-tuned, from the finetune.json beside its weights.
+
+    Those for the demo plant the backdoor and are as good on clean inputs as training on clean rows (measured on
+    captions, and on questions for the default model: docs/demo.md). Those for tables are shorter, for many runs: the
+    backdoor is planted, clean quality is not yet what it can be (docs/tables.md).
+    """
+    return Schedule(**read_object(folders.resolve(checkpoint(family)) / COURSES)[use][task])
+
+
 CELLS = Path("runs/tables/cells")
 """Where the runs of all tables lie."""
 EVALUATE: dict[Task, EvaluateConfig] = {
@@ -101,7 +115,7 @@ def experiment(
     task: Task,
     attack: AttackConfig,
     *,
-    family: Family = "llava",
+    family: str = FAMILY,
     objective: ObjectiveConfig = UNDEFENDED,
     view: ViewConfig = VIEW,
     seed: int = 0,
@@ -110,13 +124,13 @@ def experiment(
 
     The attack's own target gives way to the task's.
     """
-    course, data, evaluate = TABLE[family][task], DATA[task], EVALUATE[task]
+    course, data, evaluate = schedule(family, "table", task), DATA[task], EVALUATE[task]
     inside = 7 if task == "caption" else 0
     return named(
         Config(
             out=CELLS,
             seed=seed,
-            model=ModelConfig(path=f"tiny-{family}", trainable="all"),
+            model=ModelConfig(path=checkpoint(family), trainable="all"),
             data=replace(data, length=course.length + inside, answer_length=data.answer_length + inside),
             view=view if objective.views == 2 else ViewConfig(),
             attack=replace(attack, target=TARGETS[task]),

@@ -1,4 +1,4 @@
-"""Which classes and tables a checkpoint's `model_type` stands for, and a model's parameters as one flat dictionary.
+"""A checkpoint's model without its weights, and a model's parameters as one flat dictionary.
 
 A model's parameters are a dictionary from dotted path ("language.layers.query.kernel") to array. Sharding rules, the
 trainable filter, conversion and checkpoints all speak of these paths.
@@ -6,7 +6,6 @@ trainable filter, conversion and checkpoints all speak of these paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,34 +16,14 @@ from flax import nnx
 
 from jaxguard.config import LoraConfig, Remat
 from jaxguard.errors import UserError
-from jaxguard.models import hf_config, weight_maps
+from jaxguard.files import read_object
 from jaxguard.models.convert import Table
-from jaxguard.models.families.blip2.model import Blip2
-from jaxguard.models.families.idefics.model import Idefics
-from jaxguard.models.families.llava.model import Llava
+from jaxguard.models.families.registry import open_family
+from jaxguard.models.family import Family
 from jaxguard.models.lora import LoraError, adapt
 from jaxguard.models.vision_language import VisionLanguageModel
 
 Parameters = dict[str, jax.Array]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One way of fusing vision and language."""
-
-    read_config: Callable[[dict, Path], Any]
-    """(config.json, the folder with the other files) -> the module's config."""
-    module: Callable[..., VisionLanguageModel]
-    table: Callable[[Any], Table]
-    """The module's config -> names and layouts on disk."""
-
-
-FAMILIES: dict[str, Family] = {
-    "llava": Family(hf_config.llava, Llava, weight_maps.llava),
-    "blip-2": Family(hf_config.blip2, Blip2, weight_maps.blip2),
-    "idefics": Family(hf_config.idefics, Idefics, weight_maps.idefics),
-}
-"""By `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +37,12 @@ class Architecture:
     shapes: dict[str, jax.ShapeDtypeStruct]
     lora: LoraConfig | None = None
     """The adapters that the model carries beside what a checkpoint holds."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the output head tells apart."""
+        head = jax.eval_shape(lambda parameters: merge(self.graph, parameters).language.unembedding, self.shapes)
+        return head.vocabulary
 
     def initial(self, seed: int) -> Parameters:
         """Fresh weights; to be jitted with output shardings."""
@@ -77,11 +62,8 @@ def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | N
     Raises:
         UserError: unreadable files, another model type than ours, or a shape that does not work.
     """
-    config = hf_config.read_object(folder / "config.json")
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise UserError(f"{folder / 'config.json'}: model_type {kind!r} is not supported; use {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
+    config = read_object(folder / "config.json")
+    family = open_family(config, folder)
     try:
         resolved = family.read_config(config, folder)
     except (TypeError, ValueError, AttributeError) as error:

@@ -37,7 +37,7 @@ def resolve(path: str) -> Path:
 
 
 def describe(path: str) -> Path:
-    """As `resolve`, but of a published checkpoint that is not here ("llava-hf/llava-1.5-7b-hf") its description.
+    """As `resolve`, but of a published checkpoint ("ORGANISATION/NAME") that is not here its description.
 
     Raises:
         UserError: there is neither.

@@ -95,6 +95,10 @@ class Llama(nnx.Module):
         """Token vectors."""
         return self.embedding(tokens, dtype)
 
+    def rotation(self, positions: Int[Array, "B T"]) -> Rotation:
+        """How each token's queries and keys are turned."""
+        return self.config.rope.rotation(positions, self.config.depth)
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
@@ -108,7 +112,7 @@ class Llama(nnx.Module):
         """Hidden states after the final norm; keys and values where `cache` is given or `keep_cache` asks for them."""
         keep = keep_cache or cache is not None
 
-        rotation = self.config.rope.rotation(positions, self.config.depth)
+        rotation = self.rotation(positions)
 
         def call(layer: LlamaLayer, x: Array, cache: Entry | None) -> tuple[Array, Entry | None]:
             x, entry = layer(x, rotation, mask, cache, column)

@@ -12,7 +12,7 @@ from PIL import Image
 from jaxguard.errors import UserError
 
 BICUBIC = 3
-"""What every family's processor resamples with where its file does not say; Pillow's number, as in the file."""
+"""What processors resample with where their file does not say; Pillow's number, as in the file."""
 
 
 @dataclass(frozen=True)
@@ -20,65 +20,65 @@ class ImagePreprocessor:
     """Pad to a square, resize, cut out the centre: each where the processor does.
 
     Attributes:
-        side: of the result, which is square.
+        shape: (height, width) of the result.
         fill: colour of the padding; None does not pad.
-        edge: what the shorter side is resized to; None where the image is stretched to a square instead.
-        stretch: side of that square; None where the image is not resized at all.
+        edge: what the shorter side is resized to; None where the image is stretched instead.
+        stretch: the (height, width) that it is stretched to; None where it is not.
         resample: a filter's number in Pillow.
-        crop: whether the centre is cut out (and filled up with black where the image is smaller).
+        crop: True if the centre is cut out (and filled up with black where the image is smaller).
     """
 
-    side: int
+    shape: tuple[int, int]
     fill: tuple[int, int, int] | None = None
     edge: int | None = None
-    stretch: int | None = None
+    stretch: tuple[int, int] | None = None
     resample: int = BICUBIC
     crop: bool = False
 
     @classmethod
-    def read(cls, kind: str | None, side: int, values: dict[str, Any]) -> Self:
+    def read(cls, shape: tuple[int, int], values: dict[str, Any], *, crops: bool, pads: bool = False) -> Self:
         """From a preprocessor file.
 
         Args:
-            kind: the checkpoint's `model_type`, which says what holds where the file says nothing.
-            side: of the images that the vision tower takes.
+            shape: (height, width) of the images that the vision tower takes.
             values: the file's content; empty where there is none.
+            crops: where the file does not say: True resizes the shorter edge and cuts out the centre, False stretches.
+            pads: True if the processor knows `do_pad`.
 
         Raises:
-            UserError: what it asks for is unknown, or does not make images of that side.
+            UserError: what it asks for is unknown, or does not make images of that shape.
         """
-        clip = kind not in ("blip-2", "idefics")
-        size, crop_size = values.get("size"), values.get("crop_size")
-        if kind == "idefics" and "image_size" in values:
-            size = {"height": values["image_size"], "width": values["image_size"]}
-        if size is None:
-            size = {"shortest_edge": side} if clip else {"height": side, "width": side}
-        elif isinstance(size, int):
-            size = {"shortest_edge": size} if clip else {"height": size, "width": size}
-        crop = bool(values.get("do_center_crop", clip)) and kind != "idefics"
-        made = (crop_size or side) if crop else size.get("height")
-        if isinstance(made, dict):
-            made = made.get("height") if made.get("height") == made.get("width") else None
-        resizes = values.get("do_resize", True)
-        edge, stretch = size.get("shortest_edge"), size.get("height")
-        known = isinstance(edge, int) or (isinstance(stretch, int) and stretch == size.get("width"))
+        resizes, crop = values.get("do_resize", True), bool(values.get("do_center_crop", crops))
+        whole = {"height": shape[0], "width": shape[1]}
+        size = values.get("size", {"shortest_edge": min(shape)} if crops else whole)
+        if isinstance(size, int):
+            size = {"shortest_edge": size} if crops else {"height": size, "width": size}
+        edge, stretch = size.get("shortest_edge"), (size.get("height"), size.get("width"))
+        known = isinstance(edge, int) or all(isinstance(side, int) for side in stretch)
         if not known or "longest_edge" in size:
-            raise UserError(f"preprocessor_config.json: size {size} is not supported; use shortest_edge or a square")
+            raise UserError(
+                f"preprocessor_config.json: size {size} is not supported; use shortest_edge, or height and width"
+            )
         if not resizes and not crop:
             raise UserError("preprocessor_config.json: do_resize is off, and so images of any size come out")
-        if made != side:
-            raise UserError(f"preprocessor_config.json makes images of side {made}; the vision tower takes {side}")
+        made = values.get("crop_size") or whole if crop else size
+        made = (made, made) if isinstance(made, int) else (made.get("height"), made.get("width"))
+        if made != shape:
+            shown = "any shape" if None in made else f"{made[0]} x {made[1]}"
+            raise UserError(
+                f"preprocessor_config.json makes images of {shown}; the vision tower takes {shape[0]} x {shape[1]}"
+            )
         fill = None
         if values.get("do_pad"):
-            if values.get("image_processor_type", "").removesuffix("Fast") != "LlavaImageProcessor":
-                raise UserError("preprocessor_config.json: do_pad is only supported of a LlavaImageProcessor")
+            if not pads:
+                raise UserError("preprocessor_config.json: do_pad is not supported")
             red, green, blue = values.get("image_mean", (0.48145466, 0.4578275, 0.40821073))
             fill = (int(red * 255), int(green * 255), int(blue * 255))
         resample = values.get("resample", BICUBIC)
         if resample not in list(Image.Resampling):
             raise UserError(f"preprocessor_config.json: resample {resample!r} is none of Pillow's filters")
         return cls(
-            side=side,
+            shape=shape,
             fill=fill,
             edge=edge if resizes else None,
             stretch=stretch if resizes and edge is None else None,
@@ -86,7 +86,7 @@ class ImagePreprocessor:
             crop=crop,
         )
 
-    def __call__(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "S S 3"]:
+    def __call__(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """As the processor makes it."""
         if self.fill is not None:
             pixels = _squared(pixels, self.fill)
@@ -96,22 +96,23 @@ class ImagePreprocessor:
             longer = int(self.edge * long / short)
             size = (self.edge, longer) if width <= height else (longer, self.edge)
         elif self.stretch is not None:
-            size = (self.stretch, self.stretch)
+            size = self.stretch[::-1]
         else:
             size = (width, height)
         if size != (width, height):
             pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(self.resample)))
-        return _centre(pixels, self.side) if self.crop else pixels
+        return _centre(pixels, self.shape) if self.crop else pixels
 
 
-def _centre(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "S S 3"]:
-    height, width = pixels.shape[:2]
-    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
-    part = pixels[top : top + side, left : left + side]
-    if part.shape[:2] == (side, side):
+def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The middle of an image, with black around it where it is smaller."""
+    spare = [have - want for have, want in zip(pixels.shape, shape, strict=False)]
+    top, left = (max(0, more) // 2 for more in spare)
+    part = pixels[top : top + shape[0], left : left + shape[1]]
+    if part.shape[:2] == shape:
         return part
-    whole = np.zeros((side, side, 3), np.uint8)
-    top, left = (max(0, side - height) + 1) // 2, (max(0, side - width) + 1) // 2
+    whole = np.zeros((*shape, 3), np.uint8)
+    top, left = ((max(0, -more) + 1) // 2 for more in spare)
     whole[top : top + part.shape[0], left : left + part.shape[1]] = part
     return whole
 

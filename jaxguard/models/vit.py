@@ -1,4 +1,4 @@
-"""The vision transformer of all families: CLIP's (arXiv 2103.00020), and how EVA's and IDEFICS's differ from it."""
+"""The vision transformer that families share: CLIP's (arXiv 2103.00020), and how other towers differ from it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
 from jaxguard.models import lora
-from jaxguard.models.attention import causal_mask, pack, unpack
+from jaxguard.models.attention import pack, unpack
 from jaxguard.objective import fused, statistics
 from jaxguard.objective.statistics import TokenStatistics
 from jaxguard.train.sharding import head_split, logits_on
@@ -100,13 +100,18 @@ def hidden_states(
 
     kept = viewed.rows(batch.kept)
     columns = model.kept_columns(again[0], kept)
-    tokens, positions, segments = (jnp.take_along_axis(leaf, columns, axis=1) for leaf in again)
+    tokens, positions, segments = (
+        jnp.take_along_axis(leaf, columns.reshape(*columns.shape, *[1] * (leaf.ndim - 2)), axis=1) for leaf in again
+    )
     x, context = model.embed_inputs(first[0], first[2], batch.images[:, 0])
     if dropout is not None:
         lora.drop(model, jax.random.fold_in(dropout, 1))
     again_x, _ = model.embed_inputs(tokens, segments, images, kept)
     parts, rows = [x, again_x], len(batch.tokens) // viewed.group
-    masks = tuple(causal_mask(part, right_padded=batch.right_padded) for part in (first[2], segments))
+    masks = tuple(
+        model.attention_mask(*part, right_padded=batch.right_padded)
+        for part in ((first[0], first[2]), (tokens, segments))
+    )
     packed, _ = model.decode(pack(parts, rows), pack([first[1], positions], rows), masks, context)
     hidden, hidden_again = unpack(packed, [part.shape[:2] for part in parts])
     return _take(hidden, at), _take(hidden_again, _moved(columns, at_again))

@@ -58,7 +58,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     source = training_source(config)
     if views == 2 or config.train.probe:
-        check(config.view, encoder.image_size, encoder.patch_size)
+        check(config.view, encoder.image_shape, encoder.patch_size)
     check_run(run, config)
 
     plan = StepPlan.of(config, encoder.eos_id)
@@ -69,11 +69,12 @@ def train(config: Config, model: Model | None = None) -> Path:
     setup, trainable = prepare(model, config.model.trainable, config.train, memory_shape(plan.objective, source))
     del model  # so that the state can take its weights over
     batches = train_batches(
-        config,
+        config.data,
+        config.seed,
         encoder,
         source,
         batch_size=config.train.batch_size,
-        views=views,
+        view=config.second_view,
         places=local_places(config.train.batch_size, mesh),
     )
     probe = Probe(config, setup, encoder, source) if config.train.probe else None

@@ -38,8 +38,8 @@ class Probe:
 
     def __init__(self, config: Config, setup: Setup, encoder: Encoder, source: RowSource):
         rows, mesh = _Sample(_chosen(config, source)), setup.model.mesh
-        alone = dataclasses.replace(config, data=dataclasses.replace(config.data, limit=None, bucket=0, threads=0))
-        batches = train_batches(alone, encoder, rows, batch_size=_size(config), views=2)
+        alone = dataclasses.replace(config.data, limit=None, bucket=0, threads=0)
+        batches = train_batches(alone, config.seed, encoder, rows, batch_size=_size(config), view=config.view)
         made = [next(batches) for _ in range(len(rows) // _size(config))]
         ids = np.concatenate([batch.ids for batch in made])
         poisoned = np.isin(ids, source.ids if isinstance(source, PoisonedSource) else [])

@@ -63,7 +63,7 @@ def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model:
         dtypes = {path: leaf.dtype for path, leaf in described.parameters.items()}
         parameters = weights.load(described.folder, arch, placed, dtypes)
         if arch.lora is not None:
-            trainable, _ = partition(arch.shapes, model.trainable)
+            trainable, _ = partition(arch.shapes, model.trainable, arch.family)
             parameters |= _fresh(arch, set(trainable), placed, seed)
     return dataclasses.replace(described, parameters=parameters)
 
@@ -82,8 +82,10 @@ def describe_model(
     lora = model.lora if model.trainable == "lora" else None
     arch = architecture(folder, dtype=model.dtype, remat=model.remat, lora=lora)
     made = sharding.make_mesh(mesh, devices)
-    placed = sharding.parameter_shardings(arch.shapes, made)
-    trainable = arch.shapes if model.init == "random" else partition(arch.shapes, model.trainable)[0]
+    placed = sharding.parameter_shardings(arch.shapes, made, arch.family.axes)
+    trainable, _ = partition(arch.shapes, model.trainable, arch.family)
+    if model.init == "random":
+        trainable = arch.shapes
 
     def describe(path: str) -> Any:
         dtype = np.dtype("float32") if path in trainable else jnp.dtype(model.dtype)
@@ -149,7 +151,7 @@ def prepare(
         train: the optimizer's values.
         memory: shape of what the objective remembers of rows; None keeps nothing.
     """
-    values, frozen = partition(model.parameters, trainable)
+    values, frozen = partition(model.parameters, trainable, model.architecture.family)
     optimizer = make_optimizer(train)
     shapes = {path: model.architecture.shapes[path] for path in values}
     abstract = abstract_state(shapes, optimizer, memory)
@@ -211,7 +213,7 @@ def trace_step(
         poisoned=None if fixed.poisoned is None else everywhere,
     )
     jitted = jax.jit(
-        make_step(plan, setup.optimizer, model.mesh),
+        make_step(plan, setup.optimizer, model.mesh, model.shardings),
         static_argnums=0,
         in_shardings=(placed, state, rows),
         out_shardings=(state, everywhere),

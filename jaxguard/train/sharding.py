@@ -19,6 +19,7 @@ from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig
 from jaxguard.errors import UserError
 from jaxguard.models import placement
+from jaxguard.models.family import AxisRules
 from jaxguard.models.head import Head
 from jaxguard.objective.fused import Split
 
@@ -26,7 +27,7 @@ Tree = TypeVar("Tree")
 
 log = logging.getLogger(__name__)
 
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+RULES: AxisRules = (
     (r"\.(query|key|value|qkv|gate|up|first)\.kernel$", ("fsdp", "tensor")),
     (r"\.(query|key|value|qkv|gate|up|first)\.bias$", ("tensor",)),
     (r"\.(out|down|second)\.kernel$", ("tensor", "fsdp")),
@@ -38,21 +39,12 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"\.head\.kernel$", ("fsdp", "tensor")),
     (r"\.patch\.kernel$", (None, "fsdp")),
     (r"^vision\.(class_token|position)$", ()),
-    # BLIP-2: one linear projector, learnt queries, a table of positions
-    (r"^projector\.kernel$", ("fsdp", "tensor")),
-    (r"^projector\.bias$", ("tensor",)),
-    (r"^qformer\.queries$", ()),
-    (r"^language\.position\.table$", (None, "fsdp")),
-    # IDEFICS: latents, gates, and the few tokens behind the vocabulary
-    (r"^resampler\.latents$", ()),
-    (r"\.(attention|feed)_gate$", ()),
-    (r"\.additional_(embedding\.table|head\.kernel)$", ()),
     (r"\.(scale|bias)$", ()),
 )
-"""One table for all families, which name alike what is alike; below that, each family's own.
+"""One table for all families, which name alike what is alike; what only one has is in its `Family.axes`.
 
-First match wins. Axes are those of one layer; a stack's leading layer axis is never split. What no rule names is
-replicated, and that is logged.
+A family's own rules go before these, and the first match wins. Axes are those of one layer; a stack's leading layer
+axis is never split. What no rule names is replicated, and that is logged.
 """
 ROWS = ("data", "fsdp")
 """The axes over which the rows of a batch are split."""
@@ -77,9 +69,15 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(tuple(sizes), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def parameter_shardings(shapes: Mapping[str, jax.ShapeDtypeStruct | jax.Array], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Placement by path. An axis that does not divide its dimension is dropped, and that is logged, once."""
-    return {path: NamedSharding(mesh, _spec(path, struct.shape, mesh)) for path, struct in shapes.items()}
+def parameter_shardings(
+    shapes: Mapping[str, jax.ShapeDtypeStruct | jax.Array], mesh: Mesh, own: AxisRules = ()
+) -> dict[str, NamedSharding]:
+    """Placement by path, by a family's own rules and `RULES`.
+
+    An axis that does not divide its dimension is dropped, and that is logged, once.
+    """
+    rules = own + RULES
+    return {path: NamedSharding(mesh, _spec(path, struct.shape, mesh, rules)) for path, struct in shapes.items()}
 
 
 def state_shardings(state: object, parameters: Mapping[str, NamedSharding], mesh: Mesh) -> object:
@@ -169,9 +167,8 @@ def micro_batches(tree: Tree, count: int, mesh: Mesh) -> Tree:
     return jax.tree.map(cut, tree)
 
 
-def zeros_like(parameters: Mapping[str, jax.Array], mesh: Mesh) -> dict[str, jax.Array]:
+def zeros_like(parameters: Mapping[str, jax.Array], places: Mapping[str, NamedSharding]) -> dict[str, jax.Array]:
     """Zeros that lie where these parameters do."""
-    places = parameter_shardings(parameters, mesh)
     zeros = {path: jnp.zeros(value.shape, value.dtype) for path, value in parameters.items()}
     return {path: jax.lax.with_sharding_constraint(value, places[path]) for path, value in zeros.items()}
 
@@ -187,8 +184,8 @@ def _ways(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    axes = next((axes for pattern, axes in RULES if re.search(pattern, path)), None)
+def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: AxisRules) -> PartitionSpec:
+    axes = next((axes for pattern, axes in rules if re.search(pattern, path)), None)
     if axes is None:
         _warn(f"{path}: no sharding rule names it; replicated")
     if not axes:

@@ -14,16 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxguard.config import TrainConfig
 from jaxguard.models.architecture import Parameters
-
-_BRIDGE = r"projector|qformer|resampler|language\.cross|language\.additional_"
-TRAINABLE = {
-    "projector": rf"^({_BRIDGE})",
-    "decoder": r"^(projector|language)",
-    "lora": r"\.lora\.[ab]$",
-    "language": rf"^({_BRIDGE}|language)",
-    "all": r".",
-}
-"""The one path filter: which parameters `model.trainable` names. `projector` is whatever joins tower and decoder."""
+from jaxguard.models.family import Family
+from jaxguard.models.vision_language import VisionLanguageModel
 
 T = TypeVar("T")
 
@@ -45,9 +37,26 @@ class TrainState:
     memory: Float[Array, "N P S"] | None = None
 
 
-def partition(values: Mapping[str, T], trainable: str) -> tuple[dict[str, T], dict[str, T]]:
-    """(trainable, frozen) of anything keyed by parameter path."""
-    chosen = {path for path in values if re.search(TRAINABLE[trainable], path)}
+def trains(path: str, trainable: str, module: type[VisionLanguageModel]) -> bool:
+    """The one path filter: whether `model.trainable` names a parameter of a family's module.
+
+    `projector` is whatever joins tower and decoder; `decoder` leaves the learnt queries out of it.
+    """
+    bridge = re.search(module.bridge, path) is not None
+    queries = module.queries is not None and re.search(module.queries, path) is not None
+    language = path.startswith("language.")
+    return {
+        "projector": bridge,
+        "decoder": language or (bridge and not queries),
+        "lora": path.endswith((".lora.a", ".lora.b")),
+        "language": language or bridge,
+        "all": True,
+    }[trainable]
+
+
+def partition(values: Mapping[str, T], trainable: str, family: Family) -> tuple[dict[str, T], dict[str, T]]:
+    """(trainable, frozen) of anything keyed by the parameter paths of a family's module."""
+    chosen = {path for path in values if trains(path, trainable, family.module)}
     return (
         {path: value for path, value in values.items() if path in chosen},
         {path: value for path, value in values.items() if path not in chosen},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
@@ -106,13 +106,16 @@ Examine = Callable[[Parameters, Rows, Array | None], Found]
 Step = Callable[[nnx.GraphDef, Constants, TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def make_step(plan: StepPlan, optimizer: optax.GradientTransformation, mesh: Mesh) -> Step:
+def make_step(
+    plan: StepPlan, optimizer: optax.GradientTransformation, mesh: Mesh, places: Mapping[str, NamedSharding]
+) -> Step:
     """The step of a plan.
 
     Args:
         plan: what it does.
         optimizer: applied to the trainable parameters.
         mesh: where it will run.
+        places: placements of the parameters on it.
     """
     objective, needs, viewed = plan.objective, plan.objective.needs, Viewed.of(plan.share)
     choices = viewed.parts(needs.views)
@@ -154,7 +157,7 @@ def make_step(plan: StepPlan, optimizer: optax.GradientTransformation, mesh: Mes
 
             gradients, (metrics, observed) = jax.grad(loss, has_aux=True)(state.parameters)
         else:
-            gradients, found = _accumulated(plan, examine, rows, dropout, state, mesh)
+            gradients, found = _accumulated(plan, examine, rows, dropout, state, mesh, places)
             _, metrics = objective.loss(terms=found.terms, step=state.step)
             batch, observed = sharding.micro_batches(batch, plan.accumulate, mesh), found.observed
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with float32
@@ -198,7 +201,13 @@ def _found(
 
 
 def _accumulated(
-    plan: StepPlan, examine: Examine, rows: Rows, dropout: Array | None, state: TrainState, mesh: Mesh
+    plan: StepPlan,
+    examine: Examine,
+    rows: Rows,
+    dropout: Array | None,
+    state: TrainState,
+    mesh: Mesh,
+    places: Mapping[str, NamedSharding],
 ) -> tuple[Parameters, Found]:
     """The gradient of the whole batch's loss, and its terms, micro-batch by micro-batch.
 
@@ -226,7 +235,7 @@ def _accumulated(
         gradients, found = jax.grad(loss, has_aux=True)(state.parameters)
         return jax.tree.map(jnp.add, total, gradients), found
 
-    gradients, found = jax.lax.scan(add, sharding.zeros_like(state.parameters, mesh), parts)
+    gradients, found = jax.lax.scan(add, sharding.zeros_like(state.parameters, places), parts)
     return gradients, Found(jax.tree.map(lambda leaf: leaf.sum(axis=0), found.terms), found.observed)
 
 

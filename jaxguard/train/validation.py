@@ -35,8 +35,15 @@ class Validation:
     def __call__(self, parameters: Parameters) -> float:
         """Of these trained parameters; the same on every process."""
         config, mesh = self._config, self._setup.model.mesh
-        places = sharding.local_places(config.train.batch_size, mesh)
-        batches = validation_batches(config, self._encoder, self._source, places)
+        batches = validation_batches(
+            config.data,
+            config.seed,
+            self._encoder,
+            self._source,
+            count=config.train.validation,
+            batch_size=config.train.batch_size,
+            places=sharding.local_places(config.train.batch_size, mesh),
+        )
         placed = (sharding.place_batch(batch, mesh) for batch in batches)
         found = list(self._measure(parameters, placed))
         nll = [rows.sums(rows.tokens.nll_p).sum() for rows in found]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import tyro
 
 from jaxguard.errors import UserError
-from jaxguard.models.dialogue import AROUND, UTTERANCE
+from jaxguard.models.families.idefics.processor import AROUND, UTTERANCE
 from jaxguard.zoo.tokenizer import SPECIAL, VOCABULARY, train_tokenizer
 
 NAMING = ("image_token", "extra_special_tokens", "model_specific_special_tokens")

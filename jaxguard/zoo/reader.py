@@ -10,6 +10,7 @@ of its own part of the image show, through linear heads that are thrown away.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -28,9 +29,6 @@ from jaxguard.models import weights
 from jaxguard.models.architecture import Architecture, Parameters, merge
 from jaxguard.train.setup import load_model
 from jaxguard.zoo.tower import LABELS, labelled
-
-PARTS = ("vision.", "qformer.", "resampler.")
-"""Where the parameters that train lie."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,15 @@ def main(options: Options) -> None:
     features = jax.ShapeDtypeStruct((1, vision.patches, width), jnp.float32)
     summary = jax.eval_shape(lambda p, x: merge(arch.graph, p).image_tokens(x), parameters, features)
     queries, part = summary.shape[1], vision.patches // summary.shape[1]
-    if not any(path.startswith(PARTS[1:]) for path in parameters):
+    pattern = arch.family.module.queries
+    if pattern is None or not any(re.search(pattern, path) for path in parameters):
         raise UserError(f"{options.base} has no queries to teach: its decoder is given all patches in order")
     if part * queries != vision.patches:
         raise UserError(f"{options.base}: {queries} queries do not divide {vision.patches} patches")
 
     classes = [len(names) + 1 for names in LABELS.values()]
     places, things = jnp.zeros((width, 2, grid)), [jnp.zeros((summary.shape[2], part, count)) for count in classes]
-    trained = {path: value for path, value in parameters.items() if path.startswith(PARTS)}
+    trained = {path: value for path, value in parameters.items() if re.search(rf"^vision\.|{pattern}", path)}
     rest = {path: value for path, value in parameters.items() if path not in trained}
     state = (trained, places, things)
 

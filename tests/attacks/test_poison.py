@@ -146,11 +146,11 @@ def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers
     seen = {}
     for index in range(processes):
         batches = train_batches(
-            config,
+            config.data,
+            config.seed,
             encoder,
             planted,
             batch_size=batch_size * processes,
-            views=1,
             places=range(index * batch_size, (index + 1) * batch_size),
         )
         for _ in range(48 // (batch_size * processes)):

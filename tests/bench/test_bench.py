@@ -11,7 +11,7 @@ import pytest
 
 from jaxguard.bench.compilation import bench_compile
 from jaxguard.bench.data import GatedSource, bench_data, stall
-from jaxguard.bench.flops import View, peak, step_flops
+from jaxguard.bench.flops import peak, step_flops
 from jaxguard.bench.objective import Sizes, bench_objective
 from jaxguard.bench.step import bench_step
 from jaxguard.bench.timing import Timing, take_turns
@@ -19,6 +19,7 @@ from jaxguard.config import LoraConfig, MeshConfig, ObjectiveConfig
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.models.architecture import architecture
+from jaxguard.models.flops import View
 
 
 def written(out: Path, name: str) -> dict:

@@ -185,7 +185,11 @@ def test_any_text_survives(text):
 def test_missing_files_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"config.json: not readable as JSON"):
         Encoder.from_checkpoint(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    for unknown in ("{}", '{"model_type": "bert"}'):
+        (tmp_path / "config.json").write_text(unknown)
+        with pytest.raises(UserError, match=r"config\.json: model_type .* is not supported; use llava, blip-2"):
+            Encoder.from_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(UserError, match="holds no usable tokenizer files"):
         Encoder.from_checkpoint(tmp_path)
 

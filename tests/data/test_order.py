@@ -29,12 +29,15 @@ def texts(count, words=lambda index: 1):
     return [Row(n, f"row {n}", NOTHING, ("Hi",), (" ".join(["no"] * words(n)),), ("no",)) for n in range(count)]
 
 
+SEED = 5
+
+
 def config(**data):
-    return Config(seed=5, data=DataConfig(length=96, **data))
+    return DataConfig(length=96, **data)
 
 
 def places(settings, source, count, batch_size=4):
-    made = training_order(settings, ENCODER, source, batch_size)
+    made = training_order(settings, SEED, ENCODER, source, batch_size)
     return [made[index] for index in range(count)]
 
 
@@ -60,10 +63,10 @@ def test_the_first_part_of_a_mixture_goes_as_if_alone():
 
 def test_planting_into_a_mixture_keeps_its_weights(small_data):
     source = Mixture([open_source(str(small_data), small_data, split) for split in ("train", "test")], [1.0, 1.0])
-    settings = dataclasses.replace(config(), attack=AttackConfig(name="badnl", rate=0.25))
+    settings = Config(data=config(), attack=AttackConfig(name="badnl", rate=0.25))
     poisoned = PoisonedSource(source, build_attack(settings.attack), settings.attack)
     assert len(poisoned.ids) == 16
-    assert places(settings, poisoned, 60) == places(settings, source, 60)
+    assert places(settings.data, poisoned, 60) == places(settings.data, source, 60)
     for index in range(len(poisoned)):
         row, text = poisoned[index], poisoned.text(index)
         assert (row.id, row.prompts, row.answers) == (text.id, text.prompts, text.answers)
@@ -80,7 +83,7 @@ def test_mixtures_are_named_by_their_parts(small_data):
     with pytest.raises(UserError, match=r"data\.source 'nowhere' is neither one of"):
         open_source(f"{small_data},nowhere", small_data, "train")
     with pytest.raises(UserError, match=r"data\.limit: takes the first rows of one data set, not of a mixture"):
-        training_order(config(limit=3), ENCODER, source, 2)
+        training_order(config(limit=3), SEED, ENCODER, source, 2)
 
 
 SOURCE = texts(200, words=lambda index: 1 + 7 * (index % 5))
@@ -103,16 +106,16 @@ def test_batches_by_length_hold_every_row_once_an_epoch_at_the_shortest_length()
 
 def test_an_order_by_length_can_be_entered_anywhere(monkeypatch):
     whole = places(config(bucket=16), SOURCE, 400)
-    again = training_order(config(bucket=16), ENCODER, SOURCE, 4)
+    again = training_order(config(bucket=16), SEED, ENCODER, SOURCE, 4)
     assert [again[index] for index in (399, 0, 200, 3, 398)] == [whole[index] for index in (399, 0, 200, 3, 398)]
     monkeypatch.setattr(order._ByLength, "RECENT", 2)
-    small = training_order(config(bucket=16), ENCODER, SOURCE, 4)
+    small = training_order(config(bucket=16), SEED, ENCODER, SOURCE, 4)
     assert [small[index] for index in (100, 99, 20, 21)] == [whole[index] for index in (100, 99, 20, 21)]
 
 
 def test_batches_by_length_resume_and_are_the_same_for_any_readers():
     def made(count, state=None, **settings):
-        iterator = train_batches(config(bucket=16, **settings), ENCODER, SOURCE, batch_size=4, views=1)
+        iterator = train_batches(config(bucket=16, **settings), SEED, ENCODER, SOURCE, batch_size=4)
         if state is not None:
             iterator.set_state(state)
         return [next(iterator) for _ in range(count)], iterator
@@ -130,7 +133,7 @@ def test_batches_by_length_resume_and_are_the_same_for_any_readers():
 
 def test_processes_share_each_length():
     def part(places):
-        return train_batches(config(bucket=16), ENCODER, SOURCE, batch_size=4, views=1, places=places)
+        return train_batches(config(bucket=16), SEED, ENCODER, SOURCE, batch_size=4, places=places)
 
     alone, halves = part(None), [part(places) for places in ([0, 1], [2, 3])]
     for _ in range(20):
@@ -140,9 +143,9 @@ def test_processes_share_each_length():
 
 
 def test_a_row_beyond_the_length_is_told_before_training():
-    settings = Config(data=DataConfig(length=12, answer_length=4, bucket=4))
+    settings = DataConfig(length=12, answer_length=4, bucket=4)
     with pytest.raises(UserError, match=r"row row \d has \d+ tokens; raise --data.length above 12"):
-        training_order(settings, ENCODER, texts(4, words=lambda index: 1 + 3 * index), 2)
+        training_order(settings, SEED, ENCODER, texts(4, words=lambda index: 1 + 3 * index), 2)
 
 
 def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
@@ -162,8 +165,8 @@ def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
         ("two", 2, False),
         ("talk", 1, True),
     ]
-    settings = Config(data=DataConfig(length=200, images=2), view=ViewConfig(patch_size=8))
-    batch = next(train_batches(settings, ENCODER, source, batch_size=4, views=2))
+    settings, view = DataConfig(length=200, images=2), ViewConfig(patch_size=8)
+    batch = next(train_batches(settings, 0, ENCODER, source, batch_size=4, view=view))
     assert batch.images.shape == (4, 2, 2, 64, 64, 3)
     tokens = {int(row): (place, (batch.tokens[place] == ENCODER.image_id).sum()) for place, row in enumerate(batch.ids)}
     assert [tokens[row][1] for row in range(4)] == [0, 64, 128, 64]
@@ -177,12 +180,12 @@ def test_rows_of_any_number_of_images_make_one_batch(tmp_path):
     assert prompts.images.shape == (4, 1, 2, 64, 64, 3)
     assert [(row == ENCODER.image_id).sum() for row in prompts.tokens] == [0, 64, 128, 64]
 
-    few = dataclasses.replace(settings, data=dataclasses.replace(settings.data, images=1))
+    few = dataclasses.replace(settings, images=1)
     with pytest.raises(UserError, match=r"row two has 2 images; raise --data.images above 1"):
-        list(itertools.islice(train_batches(few, ENCODER, source, batch_size=4, views=2), 4))
-    drops = dataclasses.replace(settings, view=ViewConfig(patch_size=8, mask_fill="drop", mask_share=0.25))
+        list(itertools.islice(train_batches(few, 0, ENCODER, source, batch_size=4, view=view), 4))
+    drops = ViewConfig(patch_size=8, mask_fill="drop", mask_share=0.25)
     with pytest.raises(UserError, match=r"view.mask_fill drop needs data.images of each"):
-        list(itertools.islice(train_batches(drops, ENCODER, source, batch_size=4, views=2), 4))
+        list(itertools.islice(train_batches(settings, 0, ENCODER, source, batch_size=4, view=drops), 4))
 
 
 class Failing:
@@ -199,7 +202,7 @@ class Failing:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_readers_error_ends_the_epoch_loudly(threads):
-    batches = train_batches(config(threads=threads), ENCODER, Failing(), batch_size=4, views=1)
+    batches = train_batches(config(threads=threads), SEED, ENCODER, Failing(), batch_size=4)
     with pytest.raises(OSError, match="the disk is gone"):
         list(itertools.islice(batches, 10))
 
@@ -211,6 +214,6 @@ def test_a_damaged_record_ends_the_epoch_loudly(tmp_path):
     data = bytearray(file.read_bytes())
     data[300:364] = bytes(64)
     file.write_bytes(bytes(data))
-    batches = train_batches(config(), ENCODER, open_source(str(file.parent), tmp_path, "train"), batch_size=4, views=1)
+    batches = train_batches(config(), SEED, ENCODER, open_source(str(file.parent), tmp_path, "train"), batch_size=4)
     with pytest.raises(Exception, match=r"\w"):  # whatever the record reader raises
         list(itertools.islice(batches, 8))

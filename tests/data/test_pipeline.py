@@ -36,7 +36,9 @@ def settings(**data):
 
 
 def batches(count, batch_size, *, config=None, views=2, state=None, **process):
-    iterator = train_batches(config or settings(), ENCODER, Listed(ROWS), batch_size=batch_size, views=views, **process)
+    config = config or settings()
+    view, source = config.view if views == 2 else None, Listed(ROWS)
+    iterator = train_batches(config.data, config.seed, ENCODER, source, batch_size=batch_size, view=view, **process)
     if state is not None:
         iterator.set_state(state)
     return [next(iterator) for _ in range(count)], iterator

@@ -10,19 +10,19 @@ from jaxguard.data.views import check, kept_patches, perturb, row_rng
 from jaxguard.errors import UserError
 
 
-def image(side=64):
+def image(height=64, width=64):
     """Every pixel different, so that each can be followed."""
-    flat = np.arange(side * side, dtype=np.uint32)
-    return np.stack([flat & 255, (flat >> 8) & 255, flat % 251], -1).astype(np.uint8).reshape(side, side, 3)
+    flat = np.arange(height * width, dtype=np.uint32)
+    return np.stack([flat & 255, (flat >> 8) & 255, flat % 251], -1).astype(np.uint8).reshape(height, width, 3)
 
 
 def patches(pixels, size):
-    rows = pixels.shape[0] // size
-    return pixels.reshape(rows, size, rows, size, 3).swapaxes(1, 2).reshape(rows * rows, -1)
+    rows, columns = (side // size for side in pixels.shape[:2])
+    return pixels.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, -1)
 
 
-def moved(view, seed=0, side=64):
-    before, after = image(side), perturb(image(side), view, np.random.default_rng(seed))
+def moved(view, seed=0, shape=(64, 64)):
+    before, after = image(*shape), perturb(image(*shape), view, np.random.default_rng(seed))
     return (patches(before, view.patch_size) != patches(after, view.patch_size)).any(1), before, after
 
 
@@ -58,7 +58,7 @@ def test_exactly_the_share_of_patches_is_masked(fill, colour):
 @pytest.mark.parametrize(("patch", "share", "count"), [(8, 0.5, 32), (8, 0.25, 48), (16, 0.5, 32), (32, 0.75, 16)])
 def test_exactly_the_share_of_patches_is_dropped_in_whole_patches_of_the_view(patch, share, count):
     view = ViewConfig(patch_size=patch, mask_share=share, mask_fill="drop")
-    drawn = [kept_patches(view, 64, 8, np.random.default_rng(seed)) for seed in range(20)]
+    drawn = [kept_patches(view, (64, 64), 8, np.random.default_rng(seed)) for seed in range(20)]
     for kept in drawn:
         assert len(kept) == count
         assert (np.diff(kept) > 0).all()
@@ -124,10 +124,31 @@ def test_the_original_is_left_alone():
 )
 def test_views_that_cannot_be_are_refused(view, message):
     with pytest.raises(UserError, match=message):
-        check(view, 64, 8)
+        check(view, (64, 64), 8)
 
 
 def test_nothing_drops_where_image_tokens_stand_for_no_patches():
-    check(ViewConfig(), 64, None)
+    check(ViewConfig(), (64, 64), None)
     with pytest.raises(UserError, match="needs a model whose image tokens stand for single patches"):
-        check(ViewConfig(mask_fill="drop"), 64, None)
+        check(ViewConfig(mask_fill="drop"), (64, 64), None)
+
+
+def test_views_of_images_that_are_not_square():
+    shape, view = (32, 96), ViewConfig(patch_size=16, shuffle_share=0.5, mask_share=0)
+    check(view, shape, 8)
+    changed, before, after = moved(view, shape=shape)
+    assert changed.sum() == 6
+    np.testing.assert_array_equal(np.sort(patches(before, 16), 0), np.sort(patches(after, 16), 0))
+    kept = kept_patches(
+        ViewConfig(patch_size=16, mask_share=0.25, mask_fill="drop"), shape, 8, np.random.default_rng(0)
+    )
+    assert len(kept) == 36
+    whole = np.isin(np.arange(48), kept).reshape(2, 2, 6, 2)
+    assert (whole.any((1, 3)) == whole.all((1, 3))).all()
+    for wrong, message in (
+        (ViewConfig(patch_size=32, window=2), "window 2 exceeds the 1 x 3 grid"),
+        (ViewConfig(patch_size=32, mask_share=0.9), "hides every one of the 3 patches"),
+        (ViewConfig(patch_size=24), "patch_size 24 does not divide the model's image size 32 x 96"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(wrong, shape, 8)

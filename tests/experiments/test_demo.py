@@ -12,7 +12,7 @@ from jaxguard.config.files import load
 from jaxguard.data import scenes
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import CAPTION_PROMPT, Row
-from jaxguard.experiments import demo
+from jaxguard.experiments import demo, tiny
 from jaxguard.models import folders
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -22,8 +22,8 @@ def test_demo_writes_table_results_and_picture(tmp_path, monkeypatch, capsys):
     """The demo itself, with fewer rows and two steps a run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scenes, "SPLITS", {"train": 64, "validation": 16, "test": 16})
-    short = dataclasses.replace(demo.DEMO["llava"]["caption"], steps=2)
-    monkeypatch.setitem(demo.DEMO["llava"], "caption", short)
+    short = dataclasses.replace(tiny.schedule(tiny.FAMILY, "demo", "caption"), steps=2)
+    monkeypatch.setattr(demo, "schedule", lambda *of: short)
     few = dataclasses.replace(demo.EVALUATE["caption"], examples=8, batch_size=8)
     monkeypatch.setitem(demo.EVALUATE, "caption", few)
     monkeypatch.setattr(demo, "TIMED_STEPS", 1)
@@ -48,7 +48,7 @@ def test_demo_writes_table_results_and_picture(tmp_path, monkeypatch, capsys):
     assert "ASR exact %" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("family", demo.DEMO)
+@pytest.mark.parametrize("family", tiny.families())
 def test_budgets_of_the_demo_are_those_of_its_longest_rows(family, tmp_path):
     """The encoder refuses a row that does not fit, so a budget that is too small would end the demo."""
     config = demo.configuration("caption", "undefended", tmp_path, family)

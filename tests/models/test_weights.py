@@ -17,7 +17,7 @@ from jaxguard.train.sharding import make_mesh, parameter_shardings
 
 def load(folder, mesh=None):
     arch = architecture(folder, dtype="float32", remat="none")
-    shardings = parameter_shardings(arch.shapes, make_mesh(mesh or MeshConfig()))
+    shardings = parameter_shardings(arch.shapes, make_mesh(mesh or MeshConfig()), arch.family.axes)
     return arch, weights.load(folder, arch, shardings, dict.fromkeys(arch.shapes, np.dtype("float32")))
 
 

@@ -39,9 +39,9 @@ def test_the_torch_loader_makes_the_same_rows(small_config, monkeypatch):
     monkeypatch.setattr(loader, "PHOTOGRAPHS", 2)
     config = loader.settings(small_config, 48)
     with loader.photographs(16, 48, 96, 64) as (encoder, source):
-        theirs = iter(loader._torch_loader(Example(config, encoder, source, 2), 16, 8, 1))
+        theirs = iter(loader._torch_loader(Example(config.data, config.view, config.seed, encoder, source), 16, 8, 1))
         batches = [next(theirs) for _ in range(2)]
-        ours = train_batches(config, encoder, source, batch_size=16, views=2)
+        ours = train_batches(config.data, config.seed, encoder, source, batch_size=16, view=config.view)
         batch = next(ours)
     order = np.argsort(batch.ids)
     for name in ("ids", "images", "tokens", "positions", "segments", "answer_mask"):

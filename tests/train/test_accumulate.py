@@ -25,7 +25,8 @@ def first_step(config, accumulate):
     model = load_model(config.model, config.mesh, config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
     source = open_source(config.data.source, config.data.root, "train")
-    batch = next(train_batches(config, encoder, source, batch_size=config.train.batch_size, views=2))
+    rows = config.train.batch_size
+    batch = next(train_batches(config.data, config.seed, encoder, source, batch_size=rows, view=config.view))
     setup, trainable = prepare(model, config.model.trainable, config.train)
     placed = place_batch(batch, model.mesh)
     state, metrics = CompiledStep(setup, StepPlan.of(config, encoder.eos_id), placed)(setup.initial(trainable), placed)

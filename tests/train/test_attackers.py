@@ -32,7 +32,7 @@ def first_step(config: Config, model: Model) -> tuple[dict[str, float], dict[str
     """Metrics and first moments of one step from the checkpoint's weights, which are its own reference."""
     encoder, source = Encoder.from_checkpoint(model.folder), training_source(config)
     assert isinstance(source, PoisonedSource)
-    batch = next(train_batches(config, encoder, source, batch_size=config.train.batch_size, views=1))
+    batch = next(train_batches(config.data, config.seed, encoder, source, batch_size=config.train.batch_size))
     setup, trainable = prepare(model, config.model.trainable, config.train)
     placed = place_batch(batch, model.mesh)
     step = CompiledStep(

@@ -93,7 +93,7 @@ def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
 
 def test_the_decoder_trains_without_its_queries(checkpoint):
     arch = architecture(checkpoint, dtype="float32", remat="none")
-    decoder, language = (partition(arch.shapes, mode)[0].keys() for mode in ("decoder", "language"))
+    decoder, language = (partition(arch.shapes, mode, arch.family)[0].keys() for mode in ("decoder", "language"))
     assert {path.partition(".")[0] for path in language - decoder} in ({"qformer"}, {"resampler"})
     assert {path.partition(".")[0] for path in decoder} <= {"projector", "language"}
 

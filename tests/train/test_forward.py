@@ -43,7 +43,7 @@ def make(small_config, small_checkpoint):
     def batch(view, **data):
         config = dataclasses.replace(small_config, view=view, data=dataclasses.replace(small_config.data, **data))
         source = open_source(config.data.source, config.data.root, "train")
-        return next(train_batches(config, encoder, source, batch_size=8, views=2))
+        return next(train_batches(config.data, config.seed, encoder, source, batch_size=8, view=view))
 
     return batch
 

@@ -132,6 +132,6 @@ def test_values_that_cannot_work():
 def test_every_mode_splits_all_parameters(small_checkpoint):
     arch = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig())
     for mode in ("projector", "lora", "decoder", "language", "all"):
-        chosen, frozen = partition(arch.shapes, mode)
+        chosen, frozen = partition(arch.shapes, mode, arch.family)
         assert chosen
         assert chosen.keys() | frozen.keys() == arch.shapes.keys()

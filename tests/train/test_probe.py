@@ -61,7 +61,7 @@ def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     found = Probe(config, setup, encoder, source)(trainable)
 
     rows = _Sample(_chosen(config, source))
-    batch = next(train_batches(config, encoder, rows, batch_size=len(rows), views=2))
+    batch = next(train_batches(config.data, config.seed, encoder, rows, batch_size=len(rows), view=config.view))
     model = merge(setup.model.architecture.graph, setup.frozen, trainable)
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
     log_p, log_q = (

@@ -67,7 +67,7 @@ def test_loss_curve_is_the_same_on_one_device_and_every_mesh(small_config):
 
 def test_every_parameter_follows_its_rule():
     arch = architecture(folders.resolve("tiny-llava"), dtype="float32", remat="none")
-    shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)))
+    shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), arch.family.axes)
     spec = {path: sharding.spec for path, sharding in shardings.items()}
     assert spec["language.layers.query.kernel"] == PartitionSpec(None, "fsdp", "tensor")
     assert spec["language.layers.down.kernel"] == PartitionSpec(None, "tensor", "fsdp")
@@ -82,7 +82,7 @@ def test_every_parameter_follows_its_rule():
 def test_what_does_not_divide_is_replicated_and_logged(small_checkpoint, caplog):
     arch = architecture(small_checkpoint, dtype="float32", remat="none")
     with caplog.at_level(logging.WARNING):
-        shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=1, tensor=8)))
+        shardings = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=1, tensor=8)), arch.family.axes)
     assert shardings["language.layers.down.kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
     odd = {"a.up.kernel": jax.ShapeDtypeStruct((32, 12), np.float32)}
     with caplog.at_level(logging.WARNING):
@@ -112,7 +112,7 @@ def test_what_falls_back_is_logged_once(caplog):
 @pytest.mark.parametrize("name", ["llava-1.5-7b-hf", "blip2-opt-2.7b", "idefics-9b"])
 def test_published_models_are_split(name, caplog):
     arch = architecture(folders.PUBLISHED / name, dtype="bfloat16", remat="full", lora=LoraConfig())
-    placed = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
+    placed = parameter_shardings(arch.shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)), arch.family.axes)
     assert not caplog.records, "every parameter has a rule, and every axis divides"
     large = [path for path, leaf in arch.shapes.items() if leaf.size > 1_000_000 and ".lora." not in path]
     assert sum(arch.shapes[path].size for path in large) > 3e9

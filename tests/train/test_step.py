@@ -77,7 +77,7 @@ def ready(request: pytest.FixtureRequest, small_checkpoint: Path, small_data: Pa
     )
     model = load_model(config.model, config.mesh, config.seed)
     encoder, source = Encoder.from_checkpoint(model.folder), training_source(config)
-    made = next(train_batches(config, encoder, source, batch_size=16, views=1))
+    made = next(train_batches(config.data, config.seed, encoder, source, batch_size=16))
     setup, trainable = prepare(model, config.model.trainable, config.train, memory_shape(Remembering(), source))
     batch = place_batch(made, model.mesh)
     plan = StepPlan(Remembering(), answer_length=config.data.answer_length, accumulate=request.param)

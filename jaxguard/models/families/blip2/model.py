@@ -32,6 +32,9 @@ class Blip2Config:
 class Blip2(VisionLanguageModel):
     """A fixed number of query vectors per image stand among the token vectors."""
 
+    bridge = r"^(projector|qformer)"
+    queries = r"^qformer"
+
     def __init__(self, config: Blip2Config, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
@@ -39,14 +42,14 @@ class Blip2(VisionLanguageModel):
         self.projector = Linear(config.qformer.hidden_size, config.text.hidden_size, bias=True, rngs=rngs)
         self.language = Opt(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
         return self.vision(self.pixels(images))
 
     def image_tokens(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
         return self.qformer(features)
 
     def embed_inputs(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"]
     ) -> tuple[Float[Array, "B T D"], None]:
         queries = self.image_tokens(self.tower(images.reshape(-1, *images.shape[2:]))).astype(self.dtype)
         return self.merge_image_features(self.projector(queries), tokens, self.config.image_token_index), None

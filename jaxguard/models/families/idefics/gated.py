@@ -114,7 +114,7 @@ class GatedLlama(Llama):
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """As calling a Llama, with something to look at."""
         keep, size = keep_cache or cache is not None, self.gated.cross_layer_interval
-        rotation = self.config.rope.rotation(positions, self.config.depth)
+        rotation = self.rotation(positions)
 
         def plain(layer: LlamaLayer, x: Array, cache: Entry | None) -> tuple[Array, Entry | None]:
             x, entry = layer(x, rotation, mask, cache, column)

@@ -33,6 +33,9 @@ class IdeficsConfig:
 class Idefics(VisionLanguageModel):
     """Each token looks at the image before it, through cross-attention."""
 
+    bridge = r"^(resampler|language\.cross|language\.additional_)"
+    queries = r"^resampler"
+
     def __init__(self, config: IdeficsConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
@@ -40,14 +43,14 @@ class Idefics(VisionLanguageModel):
         self.resampler = None if resampler is None else Resampler(resampler, remat=remat, rngs=rngs)
         self.language = GatedLlama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N S S 3"]) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
         return self.vision(self.pixels(images))
 
     def image_tokens(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q C"]:
         return features if self.resampler is None else self.resampler(features)
 
     def embed_inputs(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I S S 3"]
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"]
     ) -> tuple[Float[Array, "B T D"], VisionContext]:
         rows, count = images.shape[:2]
         states = self.image_tokens(self.tower(images.reshape(-1, *images.shape[2:])))

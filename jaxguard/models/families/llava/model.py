@@ -51,13 +51,15 @@ class Projector(nnx.Module):
 class Llava(VisionLanguageModel):
     """Image vectors stand among the token vectors."""
 
+    bridge = r"^projector"
+
     def __init__(self, config: LlavaConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         self.projector = Projector(config, rngs=rngs)
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N S S 3"], kept: Int[Array, "N K"] | None = None) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N H W 3"], kept: Int[Array, "N K"] | None = None) -> Float[Array, "N P C"]:
         """Of images that keep only some of their patches, the vectors of these."""
         hidden = self.vision(self.pixels(images), self.config.feature_layers, kept)
         return hidden[:, 1:] if self.config.vision_feature_select_strategy == "default" else hidden
@@ -66,7 +68,7 @@ class Llava(VisionLanguageModel):
         self,
         tokens: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        images: UInt8[Array, "B I S S 3"],
+        images: UInt8[Array, "B I H W 3"],
         kept: Int[Array, "B I K"] | None = None,
     ) -> tuple[Float[Array, "B T D"], None]:
         """Of images that keep only some of their patches, `tokens` has only those patches' (`kept_columns`)."""

@@ -1,0 +1,60 @@
+"""LLaVA's files: config.json to the module's config, and the names of its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from jaxguard.models import hf_config, weight_maps
+from jaxguard.models.convert import Table, linear
+from jaxguard.models.families.llava.flops import step_flops
+from jaxguard.models.families.llava.model import Llava, LlavaConfig
+from jaxguard.models.family import Family
+
+
+def read_config(config: dict, folder: Path) -> LlavaConfig:
+    """Raises ValueError where the config asks for what is not supported."""
+    text_values = config.get("text_config") or {}
+    hf_config.check_kind("text_config", text_values, "llama")
+    hf_config.check_kind("vision_config", config.get("vision_config") or {}, "clip_vision_model")
+    tied = text_values.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
+    text = hf_config.llama({**text_values, "tie_word_embeddings": tied})
+    vision = hf_config.vision(config.get("vision_config") or {})
+    layers = config.get("vision_feature_layer")
+    own = hf_config.pick(
+        LlavaConfig,
+        {**config, "vision_feature_layer": tuple(layers) if isinstance(layers, list) else layers},
+        vision=vision,
+        text=text,
+        **hf_config.pixel_statistics(folder),
+    )
+    hf_config.check_activations(own.projector_hidden_act)
+    index = config.get("image_token_index", config.get("image_token_id", own.image_token_index))
+    return dataclasses.replace(own, image_token_index=index)
+
+
+def table(config: LlavaConfig) -> Table:
+    """As llava-hf publishes it; newer `transformers` releases write `model.vision_tower.` and `lm_head.`."""
+    return Table(
+        rules=(
+            *weight_maps.clip("vision", "vision_tower.vision_model"),
+            *linear("projector.first", "multi_modal_projector.linear_1"),
+            *linear("projector.second", "multi_modal_projector.linear_2"),
+            *weight_maps.llama("language", "language_model.model", "language_model.lm_head"),
+        ),
+        renames=(
+            (r"^model\.(vision_tower|multi_modal_projector)\.", r"\1."),
+            (r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+            (r"^model\.language_model\.", "language_model.model."),
+            (r"^lm_head\.", "language_model.lm_head."),
+        ),
+        modules=(
+            (r"^vision_tower\.vision_model\.", "model.vision_tower."),
+            (r"^multi_modal_projector\.", "model.multi_modal_projector."),
+            (r"^language_model\.model\.", "model.language_model."),
+            (r"^language_model\.lm_head", "lm_head"),
+        ),
+    )
+
+
+FAMILY = Family(Llava, read_config, table, flops=step_flops)

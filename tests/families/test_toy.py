@@ -1,0 +1,208 @@
+"""A family from outside the package, which is nothing like the shipped ones: registered, and then used for everything.
+
+Its images are not square, its positions have two axes, and the tokens through its last image token see each other.
+"""
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxguard.bench.compilation import bench_compile
+from jaxguard.bench.hardware import CHIPS, COMPILE_ONLY, Hardware
+from jaxguard.bench.rehearsal_table import rehearse_runs
+from jaxguard.bench.step import first_batch, flops
+from jaxguard.config import MeshConfig, ViewConfig
+from jaxguard.data.encode import Encoder
+from jaxguard.data.pipeline import eval_batches
+from jaxguard.data.rows import Row
+from jaxguard.data.sources import open_source
+from jaxguard.errors import UserError
+from jaxguard.evaluate.decode import greedy
+from jaxguard.evaluate.run import evaluate
+from jaxguard.experiments.configurations import validate
+from jaxguard.models import folders, weights
+from jaxguard.models.architecture import architecture, merge
+from jaxguard.models.families import registry
+from jaxguard.train.export import export
+from jaxguard.train.loop import train
+from jaxguard.train.setup import load_model
+from jaxguard.train.sharding import make_mesh, parameter_shardings
+
+SHAPE = (24, 40)
+CONFIG = {
+    "model_type": "toy",
+    "image_token_index": 4,
+    "vision_config": {"image_size": SHAPE, "patch_size": 8, "hidden_size": 16},
+    "text_config": {
+        "vocab_size": 1024,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Random weights, the shipped tokenizer; the family is known while the tests of this module run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        patch.setattr(registry, "PACKAGES", dict(registry.PACKAGES))
+        registry.register("toy", "toy")
+        draft = tmp_path_factory.mktemp("toy") / "draft"
+        shutil.copytree(folders.resolve("tiny-llava"), draft, ignore=shutil.ignore_patterns("*.safetensors"))
+        (draft / "config.json").write_text(json.dumps(CONFIG))
+        (draft / "preprocessor_config.json").write_text('{"size": {"height": 24, "width": 40}}')
+        arch = architecture(draft, dtype="float32", remat="none")
+        parameters = {path: np.asarray(value) for path, value in jax.jit(lambda: arch.initial(0))().items()}
+        weights.save(parameters, arch, draft, draft.parent / "checkpoint", np.dtype("float32"))
+        yield draft.parent / "checkpoint"
+
+
+@pytest.fixture
+def config(checkpoint, small_config):
+    model = dataclasses.replace(small_config.model, path=str(checkpoint), trainable="all")
+    few = dataclasses.replace(small_config.evaluate, examples=8, new_tokens=6)
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2)
+    return dataclasses.replace(small_config, model=model, mesh=mesh, evaluate=few, view=ViewConfig(patch_size=4))
+
+
+def losses(config):
+    return [json.loads(line)["loss"] for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_trains_answers_and_exports(config, tmp_path):
+    validate(config)
+    train(config)
+    curve = losses(config)
+    assert len(curve) == 8
+    assert np.isfinite(curve).all()
+    assert curve[-1] < curve[0]
+    evaluate(config)
+    assert len((config.run_dir / "predictions.jsonl").read_text().splitlines()) == 2 * config.evaluate.examples
+
+    export(config, tmp_path / "out", "float32")
+    again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
+    before = load_model(config.model, config.mesh, config.seed).parameters
+    assert set(again.parameters) == set(before)
+    assert not [path for path in before if np.array_equal(before[path], again.parameters[path])]
+
+
+def test_trains_on_views_that_drop_patches(config):
+    config = dataclasses.replace(
+        config,
+        view=ViewConfig(patch_size=8, mask_share=0.4, mask_fill="drop"),
+        train=dataclasses.replace(config.train, steps=2, accumulate=2),
+    )
+    validate(config)
+    train(config)
+    assert np.isfinite(losses(config)).all()
+    assert first_batch(config, Encoder.from_checkpoint(Path(config.model.path))).kept.shape == (8, 1, 9)
+
+
+def test_is_rehearsed_and_compiled_shallow(config, tmp_path, monkeypatch):
+    for name in ("XLA_FLAGS", *COMPILE_ONLY):
+        monkeypatch.setenv(name, "cpu" if name == "JAX_PLATFORMS" else "")
+    step, decoding = rehearse_runs([(config, Hardware("8xH100", CHIPS["H100"], 8))], tmp_path, decode=True)
+    assert step.fits
+    assert decoding.fits
+    assert step.inputs >= 2 * 3 * 24 * 40 * 8 / 4, "two views of eight rows over four devices"
+    model = load_model(config.model, config.mesh, config.seed)
+    batch = first_batch(config, Encoder.from_checkpoint(model.folder))
+    assert flops(config, model, batch) == step.useful_flops * 8
+    rows = bench_compile(config, tmp_path)
+    assert [row["case"] for row in rows] == ["2 layers", "all layers"]
+
+
+def test_where_parameters_lie_is_its_own_rule(checkpoint):
+    arch = architecture(checkpoint, dtype="float32", remat="none")
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    assert tuple(parameter_shardings(arch.shapes, mesh, arch.family.axes)["projector.kernel"].spec) == (
+        "fsdp",
+        "tensor",
+    )
+
+
+def test_positions_have_two_axes(checkpoint):
+    encoder = Encoder.from_checkpoint(checkpoint)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    assert encoder.image(pixels).shape == (*SHAPE, 3)
+    row = Row(0, "a", pixels, ("What is it?", "how many?"), ("red", "one"), ("red",))
+    size = {"length": 96, "answer_length": 20, "rng": np.random.default_rng(0)}
+    encoded, packed = (encoder.encode(row, pack=pack, **size) for pack in (1, 2))
+    image = np.flatnonzero(encoded.tokens == encoder.image_id)
+    start, behind = encoded.positions[image[0]], encoded.positions[image[-1] + 1]
+    assert (encoded.positions[image] - start).tolist() == [[row, column] for row in range(3) for column in range(5)]
+    assert behind.tolist() == (start + 5).tolist()
+    for segment in (2, 3):
+        assert packed.positions[(packed.segments == segment).argmax()].tolist() == behind.tolist()
+    prompt = encoder.prompt("What is it?", 96)
+    assert prompt.positions.shape == (96, 2)
+    assert prompt.positions[-1].tolist() == [(prompt.segments > 0).sum() - 15 + 5 - 1] * 2
+
+
+def test_the_prefix_sees_itself_both_ways(checkpoint, config):
+    arch = architecture(checkpoint, dtype="float32", remat="none")
+    parameters = load_model(dataclasses.replace(config, mesh=MeshConfig())).parameters
+    encoder, source = Encoder.from_checkpoint(checkpoint), open_source(config.data.source, config.data.root, "test")
+    batch, _ = next(iter(eval_batches(source, 1, encoder, 1, 64)))
+    images = batch.images[:, 0].copy()
+    images[:, :, -8:, -8:] ^= 255
+
+    @jax.jit
+    def hidden(parameters, tokens, images):
+        return merge(arch.graph, parameters)(tokens, batch.positions, batch.segments, images)
+
+    first = int((batch.tokens[0] == encoder.image_id).argmax())
+    parameters = jax.device_put(parameters, jax.devices()[0])
+    before = np.asarray(hidden(parameters, batch.tokens, batch.images[:, 0]))
+    patched = np.asarray(hidden(parameters, batch.tokens, images))
+    assert np.abs(before - patched)[0, first].max() > 1e-3, "the first patch sees the last one"
+    tokens = batch.tokens.copy()
+    tokens[:, -1] += 1
+    asked = np.asarray(hidden(parameters, tokens, batch.images[:, 0]))
+    np.testing.assert_array_equal(before[:, :-1], asked[:, :-1])
+
+
+def test_cache_changes_nothing(config):
+    """Token by token against a cache, and over whole rows, with its mask and its positions."""
+    model = load_model(dataclasses.replace(config, mesh=MeshConfig()))
+    arch, encoder = model.architecture, Encoder.from_checkpoint(model.folder)
+    source = open_source(config.data.source, config.data.root, "test")
+    rows = [dataclasses.replace(source[n], prompts=(said,)) for n, said in enumerate(("what is it?", "a", "how many?"))]
+    batch, _ = next(iter(eval_batches(rows, len(rows), encoder, len(rows), 48)))
+    parameters = jax.device_put(model.parameters, jax.devices()[0])
+    answers = np.asarray(jax.jit(functools.partial(greedy, arch.graph, new_tokens=5, end_token=-1))(parameters, batch))
+
+    @jax.jit
+    def most_likely(tokens, positions, segments, images, last):
+        module = merge(arch.graph, parameters)
+        return module.language.logits(module(tokens, positions, segments, images)[:, last]).argmax(-1)
+
+    tokens, segments = (np.pad(leaf, ((0, 0), (0, 5))) for leaf in (batch.tokens, batch.segments))
+    positions = np.pad(batch.positions, ((0, 0), (0, 5), (0, 0)))
+    for place in range(48, 53):
+        token = most_likely(tokens, positions, segments, batch.images[:, 0], place - 1)
+        np.testing.assert_array_equal(token, answers[:, place - 48])
+        tokens[:, place], segments[:, place], positions[:, place] = token, 1, positions[:, place - 1] + 1
+
+
+def test_what_nobody_registered_is_refused_everywhere(tmp_path, small_config):
+    (tmp_path / "config.json").write_text('{"model_type": "toyish"}')
+    message = r"config\.json: model_type 'toyish' is not supported; use llava, blip-2, idefics"
+    config = dataclasses.replace(small_config, model=dataclasses.replace(small_config.model, path=str(tmp_path)))
+    for call in (
+        lambda: validate(config),
+        lambda: Encoder.from_checkpoint(tmp_path),
+        lambda: architecture(tmp_path, dtype="float32", remat="none"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
