@@ -25,7 +25,7 @@ LAYERS = 2
 def compiled_step(config: Config, folder: Path) -> CompiledStep:
     """Compile the train step of the model that config.json in `folder` describes."""
     setup, _ = prepare(describe_model(config.model, config.mesh, folder), config.model.trainable, config.train)
-    batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
+    batch = describe_batch(config.data, config.second_view, setup.model, config.train.batch_size)
     return CompiledStep(setup, StepPlan.of(config, END_TOKEN), batch)
 
 

@@ -23,7 +23,7 @@ from jaxguard.batch import Batch
 from jaxguard.bench import hlo
 from jaxguard.bench.hardware import Hardware
 from jaxguard.bench.traced import kept_bytes, matrix_flops
-from jaxguard.config import Config, Remat
+from jaxguard.config import Config, DataConfig, Remat, ViewConfig
 from jaxguard.data.views import kept_patches
 from jaxguard.errors import UserError
 from jaxguard.evaluate.run import decoding
@@ -104,7 +104,7 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     setup, _ = prepare(model, config.model.trainable, config.train)
     head, ways = head_kind(config, model), model.mesh.shape["data"] * model.mesh.shape["fsdp"]
     traced = trace(config, setup, head)
-    batch = describe_batch(config, model, rows=config.train.batch_size, views=config.objective.views)
+    batch = describe_batch(config.data, config.second_view, model, config.train.batch_size)
     weights = {**setup.frozen, **setup.abstract.parameters}
     state = _bytes(setup.abstract)
     held = {
@@ -155,20 +155,20 @@ def rehearse(config: Config, hardware: Hardware, *, give_up: bool = False) -> Re
     )
 
 
-def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -> Batch:
-    """Describe the shapes of a batch on the mesh."""
-    processor, length, place = open_processor(model.folder), config.data.length, batch_sharding(model.mesh)
+def describe_batch(data: DataConfig, view: ViewConfig | None, model: ModelSpec, rows: int) -> Batch:
+    """Describe the shapes of a batch of `rows` rows on the mesh; None is no second view."""
+    processor, length, place = open_processor(model.folder), data.length, batch_sharding(model.mesh)
 
     def of(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
 
     kept = None
-    if views == 2 and config.view.mask_fill == "drop":
+    if view is not None and view.mask_fill == "drop":
         assert processor.patch_size is not None  # `views.check`
-        patches = kept_patches(config.view, processor.image_shape, processor.patch_size, np.random.default_rng(0))
+        patches = kept_patches(view, processor.image_shape, processor.patch_size, np.random.default_rng(0))
         kept = of(jnp.int32, 1, patches.size)
     return Batch(
-        images=of(jnp.uint8, views, 1, *processor.image_shape, 3),
+        images=of(jnp.uint8, 1 if view is None else 2, 1, *processor.image_shape, 3),
         tokens=of(jnp.int32, length),
         positions=of(jnp.int32, length, *processor.position_axes),
         segments=of(jnp.int32, length),
@@ -176,13 +176,13 @@ def describe_batch(config: Config, model: ModelSpec, *, rows: int, views: int) -
         ids=of(jnp.int32),
         pairs=of(jnp.int32),
         kept=kept,
-        right_padded=config.data.pack == 1,
+        right_padded=data.pack == 1,
     )
 
 
 def trace(config: Config, setup: Setup, head: HeadKind) -> jax.stages.Traced:
     """Trace the train step from shapes alone."""
-    batch = describe_batch(config, setup.model, rows=config.train.batch_size, views=config.objective.views)
+    batch = describe_batch(config.data, config.second_view, setup.model, config.train.batch_size)
     rows: Any = jax.ShapeDtypeStruct((config.train.batch_size,), jnp.bool_, sharding=replicated(setup.model.mesh))
     plan = StepPlan.of(config, END_TOKEN, head)
     return trace_step(setup, plan, batch, reference=setup.abstract.parameters, poisoned=rows)
@@ -205,7 +205,7 @@ def rehearse_decoding(config: Config, hardware: Hardware) -> Rehearsal:
     model, compiled_for = _model(config, hardware)
     rows = config.evaluate.batch_size
     check_batch_size("evaluate.batch_size", rows, model.mesh)
-    batch = describe_batch(config, model, rows=rows, views=1)
+    batch = describe_batch(config.data, None, model, rows)
     traced = decoding(config.evaluate, model, END_TOKEN).trace(model.parameters, batch)
     compiled, seconds, reason = _compile(traced)
     weights, inputs = _bytes(model.parameters), _bytes(batch)

@@ -77,8 +77,12 @@ def train(config: Config, model: Model | None = None) -> Path:
         view=config.second_view,
         places=local_places(config.train.batch_size, mesh),
     )
-    probe = Probe(config, setup, encoder, source) if config.train.probe else None
-    validation = Validation(config, setup, encoder) if config.train.validation else None
+    data, seed = config.data, config.seed
+    probe = validation = None
+    if config.train.probe:
+        probe = Probe(setup, encoder, source, data=data, view=config.view, seed=seed, train=config.train)
+    if config.train.validation:
+        validation = Validation(setup, encoder, data=data, seed=seed, train=config.train)
     if processes.is_main():
         write_config(run, config)
         if isinstance(source, PoisonedSource):

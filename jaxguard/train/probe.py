@@ -1,5 +1,7 @@
-"""How a fixed sample of clean and of poisoned training rows looks to the model while it trains: for plots, never for
-losses."""
+"""How a fixed sample of clean and of poisoned training rows looks to the model during training.
+
+For plots, never for losses: who is poisoned is known here, on the host, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxguard.attacks.poison import PoisonedSource
-from jaxguard.config import Config
+from jaxguard.config import DataConfig, TrainConfig, ViewConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.rows import Row
@@ -28,32 +30,52 @@ NUMBERS = ("nll", "entropy", "divergence")
 
 
 class Probe:
-    """Means over rows of each answer's mean NLL, entropy and J, in nats a token, without dropout.
+    """Means over rows of each answer's mean NLL, entropy and J, in nats per token, without dropout.
 
-    Rows that training skips with `data.limit` count too. Who is poisoned is known here, on the host, and nowhere else.
+    Rows that training skips with `data.limit` are included.
+
+    Args:
+        setup: the model.
+        encoder: of its checkpoint.
+        source: the training rows.
+        data: how rows become batches.
+        view: the second view.
+        seed: of the views.
+        train: number of rows of each kind (`probe`), and rows at a time: those of a micro-batch.
 
     Raises:
         UserError: the training split is too small.
     """
 
-    def __init__(self, config: Config, setup: Setup, encoder: Encoder, source: RowSource):
-        rows, mesh = _Sample(_chosen(config, source)), setup.model.mesh
-        alone = dataclasses.replace(config.data, limit=None, bucket=0, threads=0)
-        batches = train_batches(alone, config.seed, encoder, rows, batch_size=_size(config), view=config.view)
-        made = [next(batches) for _ in range(len(rows) // _size(config))]
+    def __init__(
+        self,
+        setup: Setup,
+        encoder: Encoder,
+        source: RowSource,
+        *,
+        data: DataConfig,
+        view: ViewConfig,
+        seed: int,
+        train: TrainConfig,
+    ):
+        mesh, size = setup.model.mesh, train.batch_size // train.accumulate
+        rows = Sample(probe_rows(source, train.probe, size))
+        alone = dataclasses.replace(data, limit=None, bucket=0, threads=0)
+        batches = train_batches(alone, seed, encoder, rows, batch_size=size, view=view)
+        made = [next(batches) for _ in range(len(rows) // size)]
         ids = np.concatenate([batch.ids for batch in made])
         poisoned = np.isin(ids, source.ids if isinstance(source, PoisonedSource) else [])
         self._groups = {"clean": ~poisoned} | ({"poisoned": poisoned} if poisoned.any() else {})
         split = sharding.batch_sharding(mesh)
 
         def place(leaf: np.ndarray) -> Array:
-            return jax.make_array_from_callback(leaf.shape, split, lambda index: leaf[index])  # on every process whole
+            return jax.make_array_from_callback(leaf.shape, split, lambda index: leaf[index])  # whole on every process
 
         self._batches = [jax.tree.map(place, batch) for batch in made]
-        self._measure = Measure(setup.model, setup.frozen, config.data.answer_length)
+        self._measure = Measure(setup.model, setup.frozen, data.answer_length)
 
     def __call__(self, parameters: Parameters) -> dict[str, float]:
-        """`clean_nll`, `clean_entropy`, `clean_divergence` and, under an attack, the same of poisoned rows."""
+        """Measure `clean_nll`, `clean_entropy`, `clean_divergence` and, under an attack, the same of poisoned rows."""
         found = [_means(rows) for rows in self._measure(parameters, self._batches)]
         return {
             f"{group}_{name}": float(np.concatenate([means[name] for means in found])[members].mean())
@@ -62,16 +84,8 @@ class Probe:
         }
 
 
-def _means(rows: RowStatistics) -> dict[str, Float[np.ndarray, " B"]]:
-    """Of each row, the mean over its answers' tokens."""
-    assert isinstance(rows.tokens, PairStatistics)
-    numbers = (rows.tokens.nll_p, rows.tokens.entropy_p, rows.tokens.divergence)
-    count = np.maximum(rows.counts, 1)
-    return {name: rows.sums(values) / count for name, values in zip(NUMBERS, numbers, strict=True)}
-
-
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Some rows of a source as a source."""
 
     rows: Sequence[Row]
@@ -83,21 +97,27 @@ class _Sample:
         return self.rows[index]
 
 
-def _chosen(config: Config, source: RowSource) -> list[Row]:
-    """The first `train.probe` poisoned rows, then as many clean ones, or more that fill whole batches."""
-    count, size = config.train.probe, _size(config)
-    planted, decoys = (source.ids, source.decoy_ids) if isinstance(source, PoisonedSource) else (np.array([], int), [])
-    changed = np.concatenate([planted, *decoys])
-    poisoned = planted[:count].tolist()
-    wanted = -(-(len(poisoned) + count) // size) * size - len(poisoned)
+def probe_rows(source: RowSource, count: int, batch_size: int) -> list[Row]:
+    """Choose the first `count` poisoned rows, then as many clean ones, or more to fill whole batches.
+
+    Raises:
+        UserError: the source has fewer clean rows.
+    """
+    poisoned, decoys = (source.ids, source.decoy_ids) if isinstance(source, PoisonedSource) else (np.array([], int), [])
+    changed = np.concatenate([poisoned, *decoys])
+    chosen = poisoned[:count].tolist()
+    wanted = -(-(len(chosen) + count) // batch_size) * batch_size - len(chosen)
     clean = np.setdiff1d(np.arange(min(len(source), wanted + len(changed))), changed)[:wanted].tolist()
     if len(clean) < wanted:
         raise UserError(
             f"train.probe is {count}: the training split has only {len(clean)} clean rows; {wanted} are needed"
         )
-    return [source[index] for index in (*poisoned, *clean)]
+    return [source[index] for index in (*chosen, *clean)]
 
 
-def _size(config: Config) -> int:
-    """Rows at once: as many as training takes."""
-    return config.train.batch_size // config.train.accumulate
+def _means(rows: RowStatistics) -> dict[str, Float[np.ndarray, " B"]]:
+    """Mean of each number over the tokens of each row's answers."""
+    assert isinstance(rows.tokens, PairStatistics)
+    numbers = (rows.tokens.nll_p, rows.tokens.entropy_p, rows.tokens.divergence)
+    count = np.maximum(rows.counts, 1)
+    return {name: rows.sums(values) / count for name, values in zip(NUMBERS, numbers, strict=True)}

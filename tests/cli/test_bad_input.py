@@ -52,7 +52,7 @@ BAD = {
     "config good.py --attack.name badnet": "attack.name is 'badnet': must be one of none, badnets, blended, sig, ",
     "config good.py --attack.name dualkey": "attack.name is 'dualkey': must be one of none, badnets, blended, sig, ",
     "config good.py --attack.name badnets --attack.strength 1.5": "attack.strength is 1.5: the side of the patch over "
-    "the image's shorter side (above 1 it is larger than the image) must lie in (0, 1]",
+    "the image's shorter side (above 1 it is larger than the image) must be in (0, 1]",
     "config good.py --attack.name badnets --attack.variant noise": "attack.variant is 'noise': badnets has no use for "
     "it (it has attack.place, attack.strength); leave it None",
     "config good.py --attack.name wanet --attack.place fixed": "attack.place is 'fixed': wanet has no use for it",

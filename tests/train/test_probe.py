@@ -15,7 +15,7 @@ from jaxguard.errors import UserError
 from jaxguard.models import folders
 from jaxguard.models.architecture import merge
 from jaxguard.train.loop import train, training_source
-from jaxguard.train.probe import Probe, _chosen, _Sample
+from jaxguard.train.probe import Probe, Sample, probe_rows
 from jaxguard.train.setup import load_model, prepare
 
 
@@ -43,24 +43,26 @@ def test_a_probe_is_logged_and_changes_no_loss(finished_config, tmp_path):
 def test_rows_of_each_kind_fill_whole_batches(small_config):
     source = training_source(small_config)
     assert isinstance(source, PoisonedSource)
-    planted = set(source.ids.tolist())
+    poisoned = set(source.ids.tolist())
     for count, rows in ((4, 8), (3, 8), (5, 16), (1, 8)):
-        chosen = [row.id for row in _chosen(probing(small_config, count), source)]
+        chosen = [row.id for row in probe_rows(source, count, 8)]
         assert len(chosen) == len(set(chosen)) == rows
-        assert len(planted & set(chosen)) == count
+        assert len(poisoned & set(chosen)) == count
     clean = dataclasses.replace(small_config, attack=dataclasses.replace(small_config.attack, name="none"))
-    assert [row.id for row in _chosen(probing(clean, 5), training_source(clean))] == list(range(8))
+    assert [row.id for row in probe_rows(training_source(clean), 5, 8)] == list(range(8))
     with pytest.raises(UserError, match=r"train.probe is 60: the training split has only 36 clean rows"):
-        _chosen(probing(small_config, 60), source)
+        probe_rows(source, 60, 8)
 
 
 def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     config = probing(small_config, 4)
     setup, trainable = prepare(load_model(config.model, config.mesh, config.seed), config.model.trainable, config.train)
     encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
-    found = Probe(config, setup, encoder, source)(trainable)
+    found = Probe(setup, encoder, source, data=config.data, view=config.view, seed=config.seed, train=config.train)(
+        trainable
+    )
 
-    rows = _Sample(_chosen(config, source))
+    rows = Sample(probe_rows(source, 4, config.train.batch_size))
     batch = next(train_batches(config.data, config.seed, encoder, rows, batch_size=len(rows), view=config.view))
     model = merge(setup.model.architecture.graph, setup.frozen, trainable)
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))

@@ -27,10 +27,11 @@ def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
     for size in (8, 24):  # 5 and 13 rows are filled in
         config = changed(small_config, batch_size=size, validation=11)
         setup, trainable = prepare(model, config.model.trainable, config.train)
-        losses.append(Validation(config, setup, encoder)(trainable))
+        losses.append(Validation(setup, encoder, data=config.data, seed=0, train=config.train)(trainable))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
     with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
-        Validation(changed(small_config, validation=17), setup, encoder)
+        few = changed(small_config, validation=17).train
+        Validation(setup, encoder, data=config.data, seed=0, train=few)
 
 
 def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(small_config, monkeypatch):
