@@ -1,3 +1,91 @@
-"""Backdoor-resistant fine-tuning of multimodal language models in JAX."""
+"""Backdoor-resistant fine-tuning of multimodal language models, in JAX.
 
-__version__ = "0.1.0"
+    import jaxguard
+
+    config = jaxguard.load("configs/badnets_scenes_paper.py")
+    run = jaxguard.train(config)
+    scores = jaxguard.evaluate(config)
+
+These are all public names. Each is imported at its first use, so that `import jaxguard` is quick and touches no device.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from jaxguard.version import __version__
+
+if TYPE_CHECKING:
+    from jaxguard.config import (
+        AttackConfig,
+        Config,
+        DataConfig,
+        EvaluateConfig,
+        MeshConfig,
+        ModelConfig,
+        ObjectiveConfig,
+        TrainConfig,
+        ViewConfig,
+    )
+    from jaxguard.config.files import load
+    from jaxguard.errors import Preempted, UserError
+    from jaxguard.evaluate.run import evaluate, generate
+    from jaxguard.evaluate.scores import score
+    from jaxguard.train.export import export
+    from jaxguard.train.loop import train
+
+__all__ = [
+    "AttackConfig",
+    "Config",
+    "DataConfig",
+    "EvaluateConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "Preempted",
+    "TrainConfig",
+    "UserError",
+    "ViewConfig",
+    "__version__",
+    "evaluate",
+    "export",
+    "generate",
+    "load",
+    "score",
+    "train",
+]
+
+_FUNCTIONS = {
+    "evaluate": "jaxguard.evaluate.run",
+    "export": "jaxguard.train.export",
+    "generate": "jaxguard.evaluate.run",
+    "load": "jaxguard.config.files",
+    "score": "jaxguard.evaluate.scores",
+    "train": "jaxguard.train.loop",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'jaxguard' has no attribute {name!r}")
+    errors = ("Preempted", "UserError")
+    module = _FUNCTIONS.get(name, "jaxguard.errors" if name in errors else "jaxguard.config")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(ModuleType):
+    """Keeps `jaxguard.train` a function: importing the package of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _FUNCTIONS or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "jaxguard"
 
 ARROWS = {
-    "jaxguard": "",
+    "version": "",
     "errors": "",
     "files": "errors",
     "processes": "errors",
@@ -27,13 +27,14 @@ ARROWS = {
     "train": "errors files processes config batch models objective data attacks",
     "evaluate": "errors files processes config batch models data attacks train",
     "report": "errors files config data attacks evaluate",
-    "experiments": "jaxguard errors files processes config models data attacks train evaluate report",
+    "experiments": "version errors files processes config models data attacks train evaluate report",
     "bench": "errors files config batch models objective data train evaluate report experiments",
-    "cli": "jaxguard errors files processes config models data attacks train evaluate report experiments bench",
+    "cli": "version errors files processes config models data attacks train evaluate report experiments bench",
     "__main__": "cli",
+    "jaxguard": "version errors config train evaluate",
     "zoo": "errors config models data train",
 }
-"""What each package imports: those above it alone, so that there can be no circle. `jaxguard` is the version alone."""
+"""What each package imports: those above it alone, so that there can be no circle. `jaxguard` itself only names what users call."""
 
 
 @cache

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxguard import __version__
 from jaxguard.cli.arguments import HELP, Arguments
 from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, rehearse
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
@@ -16,6 +15,7 @@ from jaxguard.cli.scoring import compare, score, show
 from jaxguard.cli.training import config, evaluate, export, generate, train
 from jaxguard.config import suggestion
 from jaxguard.errors import Failure, Preempted, UserError
+from jaxguard.version import __version__
 
 VERBS: dict[str, Callable[[Arguments], None]] = {
     "config": config,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxguard import __version__
 from jaxguard.config import AttackConfig, Config, from_dict, to_dict
 from jaxguard.config.migrations import first_names
 from jaxguard.errors import Preempted, UserError
@@ -23,6 +22,7 @@ from jaxguard.experiments.workers import run_tasks
 from jaxguard.files import write_text
 from jaxguard.report.plots import Plot
 from jaxguard.report.summary import Record, summarise, write_tables
+from jaxguard.version import __version__
 
 RECORD = "cell.json"
 """What a finished cell leaves in its folder."""

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard import __version__
 from jaxguard.cli.arguments import Arguments
 from jaxguard.cli.main import VERBS, main
 from jaxguard.config import Config, from_dict, to_dict
@@ -19,6 +18,7 @@ from jaxguard.data.builders import write_rows
 from jaxguard.data.rows import Row
 from jaxguard.errors import Preempted
 from jaxguard.experiments.configurations import load_model
+from jaxguard.version import __version__
 
 
 def printed_config(capsys: pytest.CaptureFixture[str], line: str) -> Config:

@@ -29,8 +29,8 @@ def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
         setup, trainable = prepare(model, config.model.trainable, config.train)
         losses.append(Validation(setup, encoder, data=config.data, seed=0, train=config.train)(trainable))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    few = changed(small_config, validation=17).train
     with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
-        few = changed(small_config, validation=17).train
         Validation(setup, encoder, data=config.data, seed=0, train=few)
 
 
