@@ -34,7 +34,7 @@ ARROWS = {
     "jaxguard": "version errors config train evaluate",
     "zoo": "errors config models data train",
 }
-"""What each package imports: those above it alone, so that there can be no circle. `jaxguard` itself only names what users call."""
+"""What each package imports: only those above it, so that there is no circle. `jaxguard` only names what users call."""
 
 
 @cache
