@@ -1,7 +1,7 @@
 """The token statistics straight from hidden states, without ever holding [tokens, vocabulary].
 
-Logits are formed for one chunk of tokens at a time, both views in one matrix product, and reduced to the six numbers at
-once; the backward pass forms them again and applies the closed forms of the derivatives. Cotangents are per token, so
+Logits are computed for one chunk of tokens at a time, both views in one matmul, and reduced at once to the six numbers.
+The backward pass computes them again and applies the closed forms of the derivatives. Cotangents are per token, so
 any loss or gate is a plain function of the result. `jaxguard.objective.statistics` is the reference version.
 """
 
@@ -24,13 +24,13 @@ from jaxguard.models.head import Head
 from jaxguard.objective.statistics import PairStatistics, TokenStatistics
 
 REFERENCE_BYTES = 256 * 2**20
-"""Up to so many bytes of float32 logits, an accelerator takes the reference version: nothing is computed twice."""
+"""Bytes of float32 logits up to which an accelerator takes the reference version: nothing is computed twice."""
 REFERENCE_TEMPORARIES = 4.5
 """What the reference version's value and gradient hold at once, in units of those bytes (XLA's memory analysis)."""
 CHUNK_BYTES = 64 * 2**20
 """Float32 logits of one chunk, all views together."""
 CHUNK_TOKENS = 128
-"""A chunk has at least so many tokens, whatever the vocabulary: a smaller product waits for the head's weights."""
+"""Least number of tokens of a chunk, whatever the vocabulary: a smaller matmul waits for the head's weights."""
 
 Views = tuple[Float[Array, "*N D"], ...]
 
@@ -69,7 +69,7 @@ def reference_fits(tokens: int, views: int, vocabulary: int, devices: Sequence[j
 
 
 def reference_fits_accelerators(tokens: int, views: int, vocabulary: int, devices: int) -> bool:
-    """The rule for so many accelerators."""
+    """The rule for a number of accelerators."""
     return 4 * tokens * views * vocabulary / devices <= REFERENCE_BYTES
 
 
@@ -269,7 +269,7 @@ def _logit_cotangents(
 
 
 def _local_targets(targets: Array, vocabulary: int, axis: str | None) -> tuple[Array, Array]:
-    """(index into this shard's vocabulary, whether it lies there)."""
+    """(index into this shard's vocabulary, True if the target is in it)."""
     local = targets - (jax.lax.axis_index(axis) * vocabulary if axis else 0)
     return jnp.clip(local, 0, vocabulary - 1), (local >= 0) & (local < vocabulary)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 @flax.struct.dataclass
 class TokenStatistics:
-    """What the original view, p, says about each target token; float32, nats."""
+    """Statistics of the original view, p, at each target token; float32, nats."""
 
     nll_p: Float[Array, "*N"]
     entropy_p: Float[Array, "*N"]
@@ -18,7 +18,7 @@ class TokenStatistics:
 
 @flax.struct.dataclass
 class PairStatistics(TokenStatistics):
-    """What two views (p: original, q: perturbed) say about each target token; float32, nats."""
+    """Statistics of two views (p: original, q: perturbed) at each target token; float32, nats."""
 
     nll_q: Float[Array, "*N"]
     kl_pq: Float[Array, "*N"]
@@ -32,7 +32,7 @@ class PairStatistics(TokenStatistics):
 
 
 def token_statistics(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) -> TokenStatistics:
-    """NLL and entropy of one view, from logits; the plain form, which holds [N, V] float32 arrays."""
+    """Compute NLL and entropy of one view from logits: the reference form, which holds [N, V] float32 arrays."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return TokenStatistics(nll_p=-_pick(log_p, targets), entropy_p=-jnp.sum(jnp.exp(log_p) * log_p, -1))
 
@@ -40,7 +40,7 @@ def token_statistics(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) ->
 def pair_statistics(
     logits_p: Float[Array, "*N V"], logits_q: Float[Array, "*N V"], targets: Int[Array, "*N"]
 ) -> PairStatistics:
-    """All six statistics from both views' logits: the plain form, oracle of any faster one.
+    """Compute all six statistics from both views' logits: the reference form, oracle of any faster one.
 
     The divergences are taken as expectations of the difference of log-probabilities, so equal views give exactly 0.
     """

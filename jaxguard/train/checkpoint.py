@@ -29,7 +29,12 @@ class Checkpoints:
     """The checkpoints of one run folder. Use as a context manager: leaving it waits for saves under way."""
 
     def __init__(self, run: Path, train: TrainConfig | None = None):
-        """`train` says when to save and what stays; None only reads, and leaves a save that another has under way."""
+        """Open a run's checkpoints.
+
+        Args:
+            run: the run folder.
+            train: when to save and what to keep; None only reads, and leaves saves of other processes alone.
+        """
         policies = ocp.training.preservation_policies
         kept = policies.AnyPreservationPolicy(
             [
@@ -65,19 +70,19 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The newest complete step."""
+        """Newest complete step; None if there is none."""
         return self._step("newest", ITEMS)
 
-    def due(self, step: int, *, met: bool) -> bool:
-        """Whether to save after this step: every `save_every` steps, and `save_minutes` after the last save.
+    def due(self, step: int, *, synchronised: bool) -> bool:
+        """Return True if this step is to be saved: every `save_every` steps, and `save_minutes` after the last save.
 
-        Minutes are those of process 0, which the others ask only where `met`: where they wait for each other anyway.
+        Minutes are those of process 0. The others ask it only if `synchronised`: when all wait for each other anyway.
         """
         if self._train is None or step % self._train.save_every == 0:
             return self._train is not None
         minutes = self._train.save_minutes
         return (
-            met
+            synchronised
             and minutes is not None
             and bool(processes.broadcast_from_main(time.monotonic() - self._saved > 60 * minutes))
         )
@@ -104,12 +109,12 @@ class Checkpoints:
         self._saved = time.monotonic()
 
     def wait(self) -> None:
-        """Until every save is on disk."""
+        """Wait until every save is on disk."""
         with self._failures():
             self._orbax.wait()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, placed as `abstract` says (any mesh, any number of processes), and the data position.
+        """Load the newest state, placed as `abstract` (any mesh, any number of processes), and the data position.
 
         Args:
             abstract: shapes and placements.
@@ -128,7 +133,7 @@ class Checkpoints:
         return state, loaded["data"]
 
     def parameters(self, abstract: Parameters, which: Checkpoint) -> Parameters:
-        """The trained parameters alone, placed as `abstract` says.
+        """Load the trained parameters alone, placed as `abstract`.
 
         Raises:
             UserError: there are none, or others than `abstract`.
@@ -137,7 +142,7 @@ class Checkpoints:
         return self._load(self._step(which, ITEMS[:1]), {"parameters": abstract}, kind)["parameters"]
 
     def _step(self, which: Checkpoint, items: tuple[str, ...]) -> int | None:
-        """Of a checkpoint that has these items."""
+        """Step of the newest or best checkpoint that has these items."""
         folder = Path(self._orbax.directory)
         found = [one for one in self._orbax.checkpoints if _holds(folder / str(one.step), items)]
         if which == "best":
@@ -155,7 +160,7 @@ class Checkpoints:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """What the file system refuses as one line; other errors are bugs."""
+        """Turn what the file system refuses into one line; other errors are bugs."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -174,7 +179,7 @@ def _holds(checkpoint: Path, items: tuple[str, ...]) -> bool:
 
 
 def _set_aside(folder: Path) -> None:
-    """Rename what is called a checkpoint and is not whole: Orbax would save no smaller step.
+    """Rename folders that are named like a checkpoint and are not whole: Orbax would save no smaller step.
 
     A local save never leaves such a folder; a copy that was cut short does, and a file system that renames bit by bit.
     """

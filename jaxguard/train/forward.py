@@ -27,13 +27,13 @@ HeadKind = Literal["auto", "reference", "fused"]
 
 
 def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B A"]:
-    """The first `budget` target positions of each row that are answers (positions that are none fill the rest)."""
+    """Choose the first `budget` positions of each row whose next token is an answer's; others fill the rest."""
     return jnp.argsort(~answer_mask[:, 1:], axis=1, stable=True)[:, :budget]
 
 
 @dataclasses.dataclass(frozen=True)
 class Viewed:
-    """Which rows have a second view: the first `taken` of every `group` neighbours, so that no row has to move."""
+    """Which rows have a second view: the first `taken` of every `group` neighbours, so that no row changes device."""
 
     taken: int
     group: int
@@ -47,15 +47,15 @@ class Viewed:
         return self.taken == self.group
 
     def rows(self, tree: Any) -> Any:
-        """Those rows of every array."""
+        """Select these rows of every array."""
         return jax.tree.map(lambda x: self._grouped(x)[:, : self.taken].reshape(-1, *x.shape[1:]), tree)
 
     def others(self, tree: Any) -> Any:
-        """The rows that have none."""
+        """Select the rows without one."""
         return jax.tree.map(lambda x: self._grouped(x)[:, self.taken :].reshape(-1, *x.shape[1:]), tree)
 
     def stack(self, first: Array, second: Array) -> Array:
-        """All rows and their second views, neighbours staying together, as one batch."""
+        """Join all rows and their second views to one batch; neighbours stay together."""
         second = second.reshape(-1, self.taken, *second.shape[1:])
         return jnp.concatenate([self._grouped(first), second], axis=1).reshape(-1, *first.shape[1:])
 
@@ -75,14 +75,14 @@ class Viewed:
 
 
 def first_view(batch: Batch) -> Batch:
-    """The batch with its original view alone."""
+    """Return the batch with its original view alone."""
     return dataclasses.replace(batch, images=batch.images[:, :1], kept=None)
 
 
 def hidden_states(
     model: Any, batch: Batch, at: Int[Array, "B A"], viewed: Viewed, dropout: Array | None = None
 ) -> tuple[Float[Array, "B A D"], Float[Array, "R A D"] | None]:
-    """Hidden states of both views (None where the batch holds one) at those columns of whole rows, from one call.
+    """Compute hidden states of both views (None if the batch has one) at these columns, in one call of the model.
 
     Views of equal length are stacked along the batch. Where the second drops patches, its shorter rows are packed
     behind the first's, with attention that keeps them apart. `dropout` is the key that the dropout of adapters is drawn
@@ -126,9 +126,9 @@ def token_statistics(
     mesh: Mesh,
     head: HeadKind = "auto",
 ) -> list[TokenStatistics]:
-    """Statistics of the target tokens, from `hidden_states`: one for each of `viewed.parts`.
+    """Compute statistics of the target tokens from `hidden_states`: one for each of `viewed.parts`.
 
-    Pairs for the rows that have a second view and, where some have none, single ones for the others.
+    Pair statistics for the rows with a second view; if some rows have none, single-view statistics for these.
 
     Args:
         model: the merged model.
@@ -172,5 +172,5 @@ def _take(hidden: Array, columns: Array) -> Array:
 
 
 def _moved(columns: Int[Array, "R U"], at: Int[Array, "R A"]) -> Int[Array, "R A"]:
-    """Where columns of whole rows lie among those that are kept; a column that is not kept gives any."""
+    """Map columns of whole rows to columns among those kept; a column that is not kept gives any."""
     return jnp.argmax(columns[:, None, :] == at[:, :, None], axis=-1)

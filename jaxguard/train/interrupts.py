@@ -35,7 +35,7 @@ class Interrupts:
         self._restore()
 
     def stop(self, step: int) -> bool:
-        """Whether to save and stop after this step; to be asked after every step, on every process."""
+        """Return True if the run is to save and stop after this step; call after every step, on every process."""
         return multihost_utils.reached_preemption_sync_point(step) if self._together else self._requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -36,7 +36,7 @@ from jaxguard.train.validation import Validation
 
 
 def training_source(config: Config) -> RowSource:
-    """The training rows as the model sees them: poisoned where the configuration names an attack."""
+    """Open the training rows as the model sees them: poisoned if the configuration names an attack."""
     source = open_source(config.data.source, config.data.root, config.data.train_split)
     if config.attack.name == "none":
         return source
@@ -48,7 +48,7 @@ def train(config: Config, model: Model | None = None) -> Path:
 
     Args:
         config: the run.
-        model: the loaded weights of `config.model`, where the caller has them already and keeps them.
+        model: the loaded weights of `config.model`, if the caller has them already and keeps them.
 
     Raises:
         UserError: something in the configuration or the run folder that the user can mend.
@@ -67,7 +67,7 @@ def train(config: Config, model: Model | None = None) -> Path:
     mesh = model.mesh
     check_rows(mesh, config.train, config.view.rows if views == 2 else None)
     setup, trainable = prepare(model, config.model.trainable, config.train, memory_shape(plan.objective, source))
-    del model  # so that the state can take its weights over
+    del model  # so that the state can take over its weights
     batches = train_batches(
         config.data,
         config.seed,
@@ -124,7 +124,7 @@ def train(config: Config, model: Model | None = None) -> Path:
                     if probe:
                         reporter.record(done, probe(state.parameters))
                         reporter.restart_clock()
-                if last or stop or checkpoints.due(done, met=logged):
+                if last or stop or checkpoints.due(done, synchronised=logged):
                     loss = validation(state.parameters) if validation else None
                     if loss is not None:
                         reporter.record(done, {"validation": loss})
@@ -168,7 +168,7 @@ FREE = (
 
 
 def check_run(run: Path, config: Config) -> None:
-    """Check that a run folder is new, or holds this very run.
+    """Check that a run folder is new, or holds this run.
 
     Raises:
         UserError: it holds another one.
@@ -190,7 +190,7 @@ def check_run(run: Path, config: Config) -> None:
 
 
 def write_config(run: Path, config: Config) -> None:
-    """The resolved values as config.json; atomically."""
+    """Write the resolved values as config.json, atomically."""
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""Token statistics of rows under any parameters: what probe and validation, and whoever judges rows, are made of."""
+"""Token statistics of rows under any parameters; probe and validation are made of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jaxguard.train.setup import ModelSpec
 
 @dataclass(frozen=True)
 class RowStatistics:
-    """What a model says about the answers of a batch's rows; host arrays, whole on every process.
+    """Token statistics of the answers of a batch's rows; host arrays, whole on every process.
 
     Attributes:
         ids: of the rows.
@@ -37,7 +37,7 @@ class RowStatistics:
     where: Bool[np.ndarray, "B A"]
 
     def sums(self, values: Float[Array | np.ndarray, "B A"]) -> Float[np.ndarray, " B"]:
-        """Of some per-token numbers, the sum over each row's answers."""
+        """Sum per-token numbers over each row's answers."""
         return np.where(self.where, values, 0.0).sum(axis=-1)
 
     @property

@@ -1,4 +1,4 @@
-"""What a run tells people and programs while it works: a progress bar or plain lines, and metrics.jsonl."""
+"""Progress of a run: a progress bar or lines on the terminal, and metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxguard.files import write_text
 class Reporter:
     """Progress of `steps` steps that starts at `start`; metrics beyond `start` in an old file are dropped.
 
-    A `silent` one, of a process that is not the first, says and writes nothing.
+    A `silent` one, of a process that is not the main one, prints and writes nothing.
     """
 
     def __init__(self, run: Path, *, steps: int, start: int, rows: int, silent: bool = False):

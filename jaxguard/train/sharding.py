@@ -81,7 +81,7 @@ def parameter_shardings(
 
 
 def state_shardings(state: object, parameters: Mapping[str, NamedSharding], mesh: Mesh) -> object:
-    """Placement of a train state: whatever lies under a parameter's path (moments, copies) goes where it goes."""
+    """Place a train state: whatever is keyed by a parameter's path (moments, copies) goes where the parameter goes."""
 
     def place(keys: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         path = next((key.key for key in reversed(keys) if isinstance(key, jax.tree_util.DictKey)), None)
@@ -115,7 +115,7 @@ def logits_on(logits: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def head_split(mesh: Mesh, head: Head) -> Split:
-    """How the fused statistics lie on the mesh: rows as in a batch, the vocabulary over `tensor` where it divides."""
+    """Split the fused statistics: rows as in a batch, the vocabulary over `tensor` if it divides."""
     ways = mesh.shape["tensor"]
     axis = "tensor" if ways > 1 and head.vocabulary % ways == 0 else None
     if ways > 1 and axis is None:
@@ -126,7 +126,7 @@ def head_split(mesh: Mesh, head: Head) -> Split:
 
 
 def local_places(size: int, mesh: Mesh) -> list[int]:
-    """Which rows of a global batch of `size` lie on devices of this process, in rising order.
+    """List the rows of a global batch of `size` that are on devices of this process, in rising order.
 
     Where the `tensor` axis reaches over processes, several of them hold the same rows.
     """
@@ -168,7 +168,7 @@ def micro_batches(tree: Tree, count: int, mesh: Mesh) -> Tree:
 
 
 def zeros_like(parameters: Mapping[str, jax.Array], places: Mapping[str, NamedSharding]) -> dict[str, jax.Array]:
-    """Zeros that lie where these parameters do."""
+    """Make zeros that are placed like these parameters."""
     zeros = {path: jnp.zeros(value.shape, value.dtype) for path, value in parameters.items()}
     return {path: jax.lax.with_sharding_constraint(value, places[path]) for path, value in zeros.items()}
 

@@ -128,15 +128,15 @@ def test_saves_are_due_by_steps_and_by_minutes(tmp_path: Path, monkeypatch: pyte
     now = 0.0
     monkeypatch.setattr("jaxguard.train.checkpoint.time.monotonic", lambda: now)
     with Checkpoints(tmp_path, TrainConfig(save_every=10, save_minutes=2)) as checkpoints:
-        assert [step for step in range(1, 31) if checkpoints.due(step, met=True)] == [10, 20, 30]
+        assert [step for step in range(1, 31) if checkpoints.due(step, synchronised=True)] == [10, 20, 30]
         now = 121.0
-        assert checkpoints.due(31, met=True)
-        assert not checkpoints.due(31, met=False)
+        assert checkpoints.due(31, synchronised=True)
+        assert not checkpoints.due(31, synchronised=False)
         checkpoints.save(31, state_of(31), {"next_index": 31})
-        assert not checkpoints.due(32, met=True)
+        assert not checkpoints.due(32, synchronised=True)
     with Checkpoints(tmp_path, TrainConfig(save_every=10)) as checkpoints:
         now = 1e9
-        assert not checkpoints.due(31, met=True)
+        assert not checkpoints.due(31, synchronised=True)
 
 
 def one_line(caught: pytest.ExceptionInfo[UserError], reason: str) -> bool:
