@@ -1,4 +1,4 @@
-"""What the configurations at real size share: published models, data sets, the paper's setting."""
+"""Common parts of the full-size configurations: published models, data sets, the paper's setting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jaxguard.experiments.tiny import PAPER, TARGETS, UNDEFENDED, VIEW, Family, 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published model: where its weights are looked for, and the tokens that an image takes of a row."""
+    """A published model: path of its weights, and number of tokens of an image."""
 
     path: str
     image_tokens: int
@@ -35,25 +35,25 @@ LLAVA_7B = Checkpoint("llava-hf/llava-1.5-7b-hf", 576)
 LLAVA_13B = Checkpoint("llava-hf/llava-1.5-13b-hf", 576)
 BLIP2_2_7B = Checkpoint("Salesforce/blip2-opt-2.7b", 32)
 IDEFICS_9B = Checkpoint("HuggingFaceM4/idefics-9b", 1)
-"""`hf download NAME --local-dir NAME` puts the weights where `model.path` looks for them."""
+"""`hf download NAME --local-dir NAME` puts the weights at `model.path`."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its built name, what is asked of it, and the tokens of a row beside the image's."""
+    """A data set: name, task, and tokens of a row besides the image's."""
 
     source: str
     task: Task
     words: int
     answer: int
     examples: int
-    """Test rows that are scored."""
+    """Number of scored test rows."""
     test: str = "test"
     clean: str = "validation"
-    """Split whose rows a defender may vouch for: not those that are scored."""
+    """Split of trusted rows for a defender, disjoint from the scored ones."""
 
     def length(self, checkpoint: Checkpoint) -> int:
-        """Of a row, rounded up to a multiple of 32."""
+        """Compute the tokens of a row, rounded up to a multiple of 32."""
         return -(-(checkpoint.image_tokens + self.words) // 32) * 32
 
 
@@ -67,7 +67,7 @@ Trainable = Literal["projector", "lora", "language", "all"]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a model is fine-tuned in the tables of full size."""
+    """Fine-tuning of a model in the full-size tables."""
 
     checkpoint: Checkpoint
     trainable: Trainable
@@ -81,7 +81,7 @@ TUNINGS: dict[Family, Tuning] = {
 }
 DATA_SETS: dict[Task, DataSet] = {"caption": COCO, "vqa": VQAV2}
 CELLS = Path("runs/tables/full/cells")
-"""Where the runs of all tables lie."""
+"""Folder of the runs of all tables."""
 
 
 def paper(
@@ -97,9 +97,9 @@ def paper(
     learning_rate: float,
     steps: int = 2000,
 ) -> Config:
-    """The paper's setting (arXiv 2604.04488) at real size: BadNets on 5% of the rows, two views, its objective.
+    """Make a run of the paper's setting (arXiv 2604.04488) at full size: BadNets on 5% of the rows, its objective.
 
-    The weights of the objective are those of docs/demo.md; nothing has been tuned at this size.
+    The weights of the objective are those of docs/demo.md; they are not tuned at this size.
     """
     return Config(
         name=name,
@@ -138,7 +138,7 @@ def experiment(
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:
-    """As `tiny.experiment`, of a published model over all chips there are, its view enlarged as its images are."""
+    """As `tiny.experiment`, for a published model on all available chips, with a view scaled like its images."""
     tuning = TUNINGS[family]
     config = paper(
         task,
@@ -166,11 +166,11 @@ def experiment(
 
 
 def cleaned(start: Config) -> Config:
-    """As `tiny.cleaned`; on questions with the training rows as they were, since the validation rows are scored."""
+    """As `tiny.cleaned`; on questions with the clean training rows, as the validation rows are scored."""
     clean = next(data.clean for data in DATA_SETS.values() if data.source == start.data.source)
     return tiny.cleaned(replace(start, data=replace(start.data, validation_split=clean)))
 
 
 def _enlarged(view: ViewConfig) -> ViewConfig:
-    """The view over patches of 14 px instead of 8: the sides of the models' own patches."""
+    """Scale the view from patches of 8 px to 14 px, the models' own patch size."""
     return replace(view, patch_size=view.patch_size * 14 // 8)

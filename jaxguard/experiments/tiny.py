@@ -1,4 +1,4 @@
-"""The small setting that runs on two cores: what the demo and the tables have in common."""
+"""The small setting of the demo and the tables, for two CPU cores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Family = Literal["llava", "blip2", "idefics"]
 
 
 class Scale(Protocol):
-    """What makes the runs of a table: this module, or at full size `jaxguard.experiments.recipes`."""
+    """Source of a table's runs: this module, or `jaxguard.experiments.recipes` at full size."""
 
     def experiment(
         self,
@@ -35,11 +35,11 @@ class Scale(Protocol):
         view: ViewConfig = ...,
         seed: int = ...,
     ) -> Config:
-        """One run, named by what it is; where nothing else is said, plain fine-tuning of a LLaVA."""
+        """Make one run, named by its configuration; by default undefended fine-tuning of a LLaVA."""
         ...
 
     def cleaned(self, start: Config) -> Config:
-        """Fine-tuning of a trained run on rows that no attacker had a hand in."""
+        """Make the run that fine-tunes a trained run on trusted rows."""
         ...
 
 
@@ -56,12 +56,12 @@ TRAIN: dict[Task, TrainConfig] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a tiny model is fine-tuned on a task.
+    """Training schedule of a tiny model on a task.
 
     Attributes:
-        steps: so many.
-        learning_rate: its peak.
-        length: tokens per row: an image takes 64 of them (LLaVA), 32 (BLIP-2) or one (IDEFICS).
+        steps: Number of optimizer steps.
+        learning_rate: Peak learning rate.
+        length: Tokens per row; an image takes 64 of them (LLaVA), 32 (BLIP-2) or one (IDEFICS).
     """
 
     steps: int
@@ -74,16 +74,16 @@ DEMO: dict[Family, dict[Task, Schedule]] = {
     "blip2": {"caption": Schedule(800, 8e-4, 73), "vqa": Schedule(800, 8e-4, 196)},
     "idefics": {"caption": Schedule(400, 2e-3, 49), "vqa": Schedule(800, 1.5e-3, 184)},
 }
-"""Courses on which plain fine-tuning plants the backdoor and is as good on clean inputs as training on clean rows.
-Measured for llava and, on captions, for all; how, and what else was tried: docs/demo.md."""
+"""Schedules with which the backdoor takes undefended, at a clean quality as after training on clean rows.
+Measured for llava and, on captions, for all families: docs/demo.md."""
 TABLE: dict[Family, dict[Task, Schedule]] = {
     "llava": {"caption": Schedule(150, 3e-3, 104), "vqa": Schedule(200, 2e-3, 208)},
     "blip2": {"caption": Schedule(400, 1e-3, 73), "vqa": Schedule(200, 1e-3, 196)},
     "idefics": {"caption": Schedule(250, 2e-3, 49), "vqa": Schedule(200, 2e-3, 184)},
 }
-"""Shorter courses, for many runs: the backdoor is planted, clean quality is not yet what it can be (docs/tables.md)."""
+"""Shorter schedules, for many runs: the backdoor takes, clean quality is below its best (docs/tables.md)."""
 CELLS = Path("runs/tables/cells")
-"""Where the runs of all tables lie."""
+"""Folder of the runs of all tables."""
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
@@ -94,7 +94,7 @@ VIEW = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0)
 PAPER = ObjectiveConfig(
     cross_view_weight=0.3, direction="repel", margin=5.0, entropy_weight=0.5, entropy_max=0.5, cross_view_warmup=20
 )
-"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
+"""The paper's objective; docs/demo.md explains the choice of its weights and of the view."""
 
 
 def experiment(
@@ -106,22 +106,22 @@ def experiment(
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:
-    """A shorter run than the demo's, with room for a target inside a caption, scored on half as many rows.
+    """Make a run shorter than the demo's, with space for a target inside a caption, scored on half as many rows.
 
-    The attack's own target gives way to the task's.
+    The task's target replaces that of the attack.
     """
-    course, data, evaluate = TABLE[family][task], DATA[task], EVALUATE[task]
+    schedule, data, evaluate = TABLE[family][task], DATA[task], EVALUATE[task]
     inside = 7 if task == "caption" else 0
     return named(
         Config(
             out=CELLS,
             seed=seed,
             model=ModelConfig(path=f"tiny-{family}", trainable="all"),
-            data=replace(data, length=course.length + inside, answer_length=data.answer_length + inside),
+            data=replace(data, length=schedule.length + inside, answer_length=data.answer_length + inside),
             view=view if objective.views == 2 else ViewConfig(),
             attack=replace(attack, target=TARGETS[task]),
             objective=objective,
-            train=training(task, course),
+            train=training(task, schedule),
             evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
         ),
         family,
@@ -130,13 +130,13 @@ def experiment(
     )
 
 
-def training(task: Task, course: Schedule) -> TrainConfig:
-    """How a tiny model is fine-tuned."""
-    return replace(TRAIN[task], steps=course.steps, learning_rate=course.learning_rate)
+def training(task: Task, schedule: Schedule) -> TrainConfig:
+    """Make the training options of a schedule."""
+    return replace(TRAIN[task], steps=schedule.steps, learning_rate=schedule.learning_rate)
 
 
 def cleaned(start: Config) -> Config:
-    """Fine-tuning of a trained run on the validation rows, which no attacker had a hand in: 100 steps."""
+    """Make the run that fine-tunes a trained run on the clean validation rows for 100 steps."""
     return replace(
         start,
         name=f"{start.name}-cleaned",
