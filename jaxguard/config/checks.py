@@ -1,4 +1,4 @@
-"""Checks that sections share; each raises UserError with the option's full name."""
+"""Checks shared by the sections. Each raises UserError with the full name of the option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data`: which rows, and how they become batches."""
+"""`data`: data set and batching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mesh`: devices along each axis."""
+"""`mesh`: number of devices along each axis."""
 
 from __future__ import annotations
 

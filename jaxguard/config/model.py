@@ -46,10 +46,10 @@ class ModelConfig:
     init: Literal["pretrained", "random"] = "pretrained"
     """`random` initialises the weights randomly; architecture and tokenizer are those of `path`."""
     trainable: Literal["projector", "lora", "decoder", "language", "all"] = "language"
-    """Modules between tower and decoder; LoRA adapters; decoder without the query modules (Q-Former, resampler);
-    decoder with them; all parameters."""
+    """`projector`: everything between tower and decoder; `lora`: the adapters; `decoder`: decoder and projection;
+    `language`: decoder and everything between; `all`: all parameters."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation. Trainable parameters and losses are float32."""
     remat: Remat = "none"
-    """Recomputed per layer in the backward pass: nothing; everything except matmuls with weights; everything."""
+    """Recomputed in the backward pass: nothing; all of a layer except matmuls with weights; whole layers."""

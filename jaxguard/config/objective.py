@@ -52,5 +52,5 @@ class ObjectiveConfig:
 
     @property
     def views(self) -> int:
-        """Views a step needs: 1 where no term looks at the second."""
+        """Number of views that a step needs: 1 if no term uses the second."""
         return 2 if self.alpha > 0 or self.cross_view_weight > 0 else 1

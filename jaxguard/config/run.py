@@ -45,7 +45,7 @@ class Config:
 
     @property
     def view_share(self) -> Fraction:
-        """`view.rows` as a fraction of the rows of a batch."""
+        """`view.rows` as an exact fraction."""
         return Fraction(self.view.rows).limit_denominator(self.train.batch_size)
 
     @property
