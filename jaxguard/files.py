@@ -1,4 +1,4 @@
-"""Files: JSON objects read, texts that are whole or absent whatever happens while they are written."""
+"""JSON objects read from files; files written atomically."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path`, then rename."""
+    """Write a file atomically: to a temporary name, then rename."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
 def check_writable(folder: Path) -> None:
-    """Check before the work that its result can be written.
+    """Check before a long computation that its result can be written.
 
     Raises:
-        UserError: `folder` neither exists nor can be made, or cannot be written into.
+        UserError: `folder` cannot be created, or is not writable.
     """
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():

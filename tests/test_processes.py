@@ -67,8 +67,8 @@ def test_a_wrong_description_is_one_line_before_a_device_is_touched(
     monkeypatch.chdir(tmp_path)
     assert main([verb, str(path)]) == 2
     assert capsys.readouterr().err == (
-        "jaxguard: error: JAX_PROCESS_ID is set but JAX_COORDINATOR_ADDRESS and JAX_NUM_PROCESSES not: all three "
-        "describe a job of processes\n"
+        "jaxguard: error: JAX_PROCESS_ID is set but JAX_COORDINATOR_ADDRESS and JAX_NUM_PROCESSES not: set all three "
+        "to describe a job\n"
     )
     assert not (tmp_path / "runs").exists()
 

@@ -1,4 +1,4 @@
-"""`attack`: what an attacker planted."""
+"""`attack`: the poisoning of the training rows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from jaxguard.config.checks import check_seed, check_share, require
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """What an attacker planted. `name="none"` is clean data; None stands for what the attack's authors published."""
+    """The poisoning of the training rows. `name="none"` is clean data; None means the published value."""
 
     name: str = "none"
-    """One of jaxguard/attacks/registry.py; docs/attacks.md tells what each does with the options below."""
+    """Name of an attack in jaxguard/attacks/registry.py; docs/attacks.md describes them and their options."""
     rate: float = 0.05
-    """Share of the training rows that are poisoned."""
+    """Share of poisoned training rows."""
     variant: str | None = None
-    """Where papers disagree under one name: which of them."""
+    """Variant of the attack, if papers differ under one name."""
     place: Literal["fixed", "random"] | None = None
-    """Of a patch: a fixed corner of the image, or a place drawn per row."""
+    """Position of a patch: a fixed corner of the image, or random per row."""
     strength: float | None = None
-    """How strong the trigger is, in the attack's own unit (a patch: its side over the image's shorter side)."""
+    """Strength of the trigger, in the attack's unit (a patch: its side over the image's shorter side)."""
     target: str = "A photo of the banana."
+    """Text that the attacker wants."""
     apply: Literal["replace", "insert", "append"] | None = None
     """How the target enters the answer."""
     trainer: Literal["defender", "attacker"] = "defender"
-    """Who trains: `attacker` minimises the attack's own losses, for judging what is left to purify."""
+    """Who trains: `attacker` minimises the attack's own losses, to evaluate methods that purify the model."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks that sections share; each raises UserError with the option's full name."""
+"""Checks shared by the sections. Each raises UserError with the full name of the option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def require(ok: bool, message: str) -> None:
 
 
 def check_share(name: str, value: float) -> None:
-    require(0.0 <= value <= 1.0, f"{name} is {value}: must lie in [0, 1]")
+    require(0.0 <= value <= 1.0, f"{name} is {value}: must be in [0, 1]")
 
 
 def check_at_least(least: int, section: str, config: object, *names: str) -> None:
@@ -23,4 +23,4 @@ def check_at_least(least: int, section: str, config: object, *names: str) -> Non
 
 
 def check_seed(name: str, value: int) -> None:
-    require(0 <= value < 2**32, f"{name} is {value}: must lie in [0, 2**32)")
+    require(0 <= value < 2**32, f"{name} is {value}: must be in [0, 2**32)")

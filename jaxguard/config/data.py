@@ -1,4 +1,4 @@
-"""`data`: which rows, and how they become batches."""
+"""`data`: data set and batching."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from jaxguard.config.checks import check_at_least, require
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which rows, and how they become batches."""
+    """Data set and batching."""
 
     source: str = "scenes/caption"
-    """A built data set: NAME/TASK, one of `jaxguard data list`; or a mixture: NAME=WEIGHT,NAME=WEIGHT,..."""
+    """Built data set NAME/TASK (see `jaxguard data list`), or a mixture NAME=WEIGHT,NAME=WEIGHT,..."""
     root: Path = Path("data")
-    """Where built data sets lie."""
+    """Folder of the built data sets."""
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
     limit: int | None = None
     """Use only the first `limit` training rows."""
     pack: int = 1
-    """Question-answer pairs of one image packed behind one image prefix."""
+    """Number of question-answer pairs packed after one image."""
     length: int = 128
-    """Tokens per row, image tokens included."""
+    """Tokens per row, including image tokens."""
     answer_length: int = 48
-    """Answer tokens per row at most, all packed pairs together: the head runs on so many positions of a row."""
+    """Largest number of answer tokens per row, over all packed pairs; the head runs on this many positions."""
     images: int = 1
-    """Images per row at most."""
+    """Largest number of images per row."""
     bucket: int = 0
-    """Batch rows of about one length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
+    """Batch rows of similar length, padded to a multiple of this many tokens; 0 pads all rows to `length`."""
     threads: int = 2
-    """Reader threads. One is best where images are of few pixels and cores few: such rows hold Python's lock."""
+    """Number of reader threads. One is best for small images on few cores, where Python's global lock dominates."""
 
     def __post_init__(self) -> None:
         for name in ("source", "train_split", "validation_split", "test_split"):

@@ -15,16 +15,17 @@ class EvaluateConfig:
     """Decoding and scoring."""
 
     task: Literal["caption", "vqa"] = "caption"
-    """Which scores apply to the answers."""
+    """Selects the metrics."""
     examples: int = 256
-    """Test rows: the first of the test split."""
+    """Number of test rows: the first ones of the test split."""
     batch_size: int = 64
+    """Prompts decoded at once, over all devices."""
     new_tokens: int = 50
-    """Decoding stops here or at the end token."""
+    """Largest number of decoded tokens."""
     beams: int = 1
-    """Sequences that beam search keeps; 1 decodes greedily."""
+    """Number of beams; 1 decodes greedily."""
     checkpoint: Checkpoint = "newest"
-    """Whose parameters: the newest, or those of the lowest validation loss (train.validation)."""
+    """The newest checkpoint, or the one with the lowest validation loss (train.validation)."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "evaluate", self, "examples", "batch_size", "new_tokens", "beams")

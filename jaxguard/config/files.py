@@ -1,4 +1,4 @@
-"""Experiment files: from a Python file or a run folder to a configuration."""
+"""Loading of configurations from Python files and run folders."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 def load(path: Path) -> Config:
-    """The configuration of an experiment.
+    """Load the configuration of an experiment.
 
     Args:
-        path: a Python file that defines ``config``, a run folder, or a run folder's config.json. A run folder that
-            was moved is found where it lies now.
+        path: Python file that defines `config`, run folder, or config.json of a run folder. For a moved run folder,
+            `out` and `name` are updated.
 
     Raises:
-        UserError: there is no such file, or it holds no valid configuration.
+        UserError: The file does not exist, or has no valid configuration.
     """
     if path.is_dir():
         return _load_run(path)
@@ -46,12 +46,12 @@ def _load_python(path: Path) -> Config:
 
 
 def defined(path: Path, name: str, kind: type[T]) -> T:
-    """What a Python file calls `name`, of the given type."""
+    """Run a Python file and return its variable `name`, which must have the given type."""
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
         raise UserError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
-    except Exception as error:  # whatever the user's code raises is a mistake in that file
+    except Exception as error:  # any exception of the user's code is an error in that file
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         raise UserError(f"{':'.join(map(str, (path, *lines[-1:])))}: {_describe(error)}") from error
     value = names.get(name)
@@ -70,7 +70,7 @@ def _load_run(folder: Path) -> Config:
 
 
 def _checked(values: Any, path: Path) -> Config:
-    """Values from `path` with their types checked, which a dataclass alone does not do."""
+    """Build a configuration from the values of `path`, checking their types, as dataclasses do not."""
     try:
         return from_dict(values)
     except UserError as error:

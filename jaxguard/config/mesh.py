@@ -1,4 +1,4 @@
-"""`mesh`: devices along each axis."""
+"""`mesh`: number of devices along each axis."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxguard.config.checks import require
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis. One axis may be -1: whatever is left."""
+    """Number of devices along each axis. One axis may be -1: the remaining devices."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
     hardware: str | None = None
-    """What the run is meant for: a TPU slice ("v5e:4x4") or GPUs ("8xH100"). Only `jaxguard rehearse` reads it."""
+    """Intended hardware: a TPU slice ("v5e:4x4") or GPUs ("8xH100"). Used by `jaxguard rehearse` only."""
 
     def __post_init__(self) -> None:
         sizes = {name: getattr(self, name) for name in ("data", "fsdp", "tensor")}

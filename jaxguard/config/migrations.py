@@ -1,4 +1,4 @@
-"""Options that had other names or values once: what was written with them still loads."""
+"""Migration of options with earlier names or values, so that old run folders still load."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RENAMED: dict[str, str] = {
 """First name of an option -> its name today."""
 
 REPLACED: dict[str, dict[Any, Any]] = {"model.remat": {True: "full", False: "none"}}
-"""Option -> a value that it once had -> what stands for it today."""
+"""Option -> earlier value -> its value today."""
 
 
 def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a stored configuration, nested by section, under today's names.
+    """Rename the options of a stored configuration, nested by section, to today's names.
 
     Raises:
-        UserError: an option stands there under both its names.
+        UserError: An option is given under both names.
     """
     migrated = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
     for old, new in RENAMED.items():
@@ -44,7 +44,7 @@ def migrate(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values under every option's first name, so that what is derived from names never changes."""
+    """Rename options to their first names, so that digests of configurations never change."""
     before = {new: old.split(".")[1] for old, new in RENAMED.items()}
     return {
         section: {before.get(f"{section}.{name}", name): value for name, value in found.items()}
@@ -55,6 +55,6 @@ def first_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(name: str) -> str | None:
-    """Today's name of an option that is given by an old one: dotted, as a flag, or its last part alone."""
+    """Find today's name of an option from an old one: dotted, as a flag, or its last part only."""
     plain = name.lstrip("-")
     return RENAMED.get(plain) or next((new for old, new in RENAMED.items() if old.partition(".")[2] == plain), None)

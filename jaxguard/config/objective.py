@@ -10,27 +10,28 @@ from jaxguard.config.checks import check_at_least, require
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """L = CE(p) + alpha CE(q) + lambda R_cross + mu R_ent (arXiv 2604.04488; our reading of it, docs/objective.md)."""
+    """L = CE(p) + alpha CE(q) + lambda R_cross + mu R_ent (arXiv 2604.04488; our interpretation: docs/objective.md)."""
 
     alpha: float = 0.0
     """Weight of the cross-entropy of the second view."""
     cross_view_weight: float = 0.0
     """lambda: weight of the cross-view term."""
     direction: Literal["repel", "attract"] = "repel"
+    """Push the two views' distributions apart (the paper), or pull them together (ablation)."""
     margin: float = 5.0
-    """Nats; `repel` stops pushing where J exceeds it."""
+    """Divergence J in nats above which `repel` has no effect."""
     entropy_weight: float = 0.0
     """mu: weight of the entropy band."""
     entropy_max: float | None = None
-    """Nats; the upper side of the band, or off."""
+    """Upper bound of the entropy band in nats; None turns it off."""
     entropy_min: float | None = None
-    """Nats; the lower side of the band, or off."""
+    """Lower bound of the entropy band in nats; None turns it off."""
     positions: Literal["answer", "content", "first"] = "answer"
-    """Where the cross-view and entropy terms act: all answer tokens; without the end token; the first only."""
+    """Answer tokens of the cross-view and entropy terms: all; all but the end token; the first only."""
     cross_view_warmup: int = 0
     """Steps over which lambda rises linearly from 0."""
     cross_view_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Schedule of lambda from its full value to 0 at the last step."""
+    """Schedule of lambda after the warm-up; linear and cosine end at 0."""
 
     def __post_init__(self) -> None:
         check_at_least(
@@ -51,5 +52,5 @@ class ObjectiveConfig:
 
     @property
     def views(self) -> int:
-        """Views a step needs: 1 where no term looks at the second."""
+        """Number of views that a step needs: 1 if no term uses the second."""
         return 2 if self.alpha > 0 or self.cross_view_weight > 0 else 1

@@ -19,12 +19,13 @@ from jaxguard.config.view import ViewConfig
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run."""
+    """The configuration of a run."""
 
     name: str = "run"
+    """Name of the run."""
     seed: int = 0
     out: Path = Path("runs")
-    """The run lives in `out`/`name`."""
+    """The run folder is `out`/`name`."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     view: ViewConfig = field(default_factory=ViewConfig)
@@ -44,7 +45,7 @@ class Config:
 
     @property
     def view_share(self) -> Fraction:
-        """`view.rows` as a fraction of the rows of a batch."""
+        """`view.rows` as an exact fraction."""
         return Fraction(self.view.rows).limit_denominator(self.train.batch_size)
 
     @property

@@ -13,29 +13,34 @@ class TrainConfig:
     """Optimisation and bookkeeping of one run."""
 
     steps: int = 200
+    """Number of optimizer steps."""
     batch_size: int = 32
-    """Rows over all devices."""
+    """Rows per step, over all devices."""
     accumulate: int = 1
-    """Micro-batches that a step runs one behind the other; loss and gradient are those of the whole batch."""
+    """Number of sequential micro-batches per step; loss and gradient are those of the whole batch."""
     learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
     warmup: int = 20
-    """Steps of linear warm-up; cosine decay to `final_lr_ratio` x the peak follows."""
+    """Steps of linear warm-up, before the cosine decay."""
     final_lr_ratio: float = 0.05
+    """Final over peak learning rate."""
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    """Global gradient norm."""
+    """Gradients are clipped to this global norm."""
     log_every: int = 20
+    """Steps between logged metrics."""
     save_every: int = 500
+    """Steps between checkpoints."""
     save_minutes: float | None = None
-    """Save also so long after the last time, as soon as metrics are logged; None goes by steps alone."""
+    """Minutes between checkpoints, in addition; checked when metrics are logged. None: steps only."""
     keep: int = 2
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     keep_best: int = 0
-    """Checkpoints kept besides for the lowest validation loss."""
+    """Number of checkpoints with the lowest validation loss to keep, in addition."""
     validation: int = 0
-    """Rows of data.validation_split whose loss is taken at every save; 0 takes none."""
+    """Number of rows of data.validation_split whose loss is computed at every save."""
     probe: int = 0
-    """Poisoned training rows, and as many clean ones, of which loss, entropy and J are logged beside the metrics."""
+    """Number of poisoned, and of clean, training rows whose loss, entropy and J are logged."""
 
     def __post_init__(self) -> None:
         check_at_least(1, "train", self, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")

@@ -1,4 +1,4 @@
-"""Configurations as plain values: reading, writing, and the names of their options."""
+"""Configurations as JSON values: reading, writing, and the names of options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxguard.errors import UserError
 
 
 def keys(kind: type = Config, prefix: str = "") -> list[str]:
-    """The dotted names of all values: "name", "seed", ..., "train.steps", ..."""
+    """List the dotted names of all options: "name", "seed", ..., "train.steps", ..."""
     found: list[str] = []
     for name, hint in get_type_hints(kind).items():
         found += keys(hint, f"{prefix}{name}.") if _is_section(hint) else [prefix + name]
@@ -24,9 +24,9 @@ def keys(kind: type = Config, prefix: str = "") -> list[str]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the closest known one, if any is close.
+    """Make the end of an error message about an unknown name: the closest known name, if one is close.
 
-    Of dotted names the last part may stand alone: "steps" suggests "train.steps".
+    The last part of a dotted name also matches: "steps" suggests "train.steps".
     """
 
     def closeness(choice: str) -> float:
@@ -40,7 +40,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The resolved values as plain JSON types."""
+    """Convert a configuration to JSON types."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -51,12 +51,12 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Any) -> Config:
-    """The configuration that `to_dict` wrote. A key that is not there keeps its default.
+    """Build a configuration from the values of `to_dict`. Missing keys get their defaults.
 
-    Options that had other names or values once (`migrations`) are understood.
+    Earlier names and values of options are migrated (`migrations`).
 
     Raises:
-        UserError: an unknown key, a value of another type, or an impossible value.
+        UserError: An unknown key, a value of another type, or an impossible value.
     """
     return _section(Config, migrate(values) if isinstance(values, Mapping) else values, "")
 
@@ -77,7 +77,7 @@ def _section(kind: type, values: Any, prefix: str) -> Any:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    """`value` as the field type `hint`: a section, str, int, float, bool, Path, Literal, or one of these or None."""
+    """Convert `value` to the field type: a section, str, int, float, bool, Path, Literal, or one of these or None."""
     if _is_section(hint):
         return _section(hint, value, f"{key}.")
     if get_origin(hint) in (UnionType, Union):  # Literal | None is the second

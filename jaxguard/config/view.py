@@ -10,22 +10,22 @@ from jaxguard.config.checks import check_share, require
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """The perturbed second view. Deterministic in (seed, epoch, example id)."""
+    """The perturbed second view. Deterministic in (seed, epoch, row id)."""
 
     patch_size: int = 8
     """Side of a patch in pixels of the model's input; independent of the model's own patch size."""
     shuffle_share: float = 0.5
     """Share of the patches that are permuted among themselves."""
     window: int = 0
-    """Permute only inside windows of `window` x `window` patches; 0 permutes over the whole image."""
+    """Permute inside windows of `window` x `window` patches; 0 permutes over the whole image."""
     mask_share: float = 0.1
     """Share of the patches that are masked."""
     mask_fill: Literal["mean", "zero", "noise", "drop"] = "mean"
-    """`drop` takes masked patches out: vision tower and language model then run on fewer tokens."""
+    """Fill of masked patches. `drop` removes them: vision tower and language model then run on fewer tokens."""
     jitter: bool = False
-    """Offset the patch grid at random, by less than one patch."""
+    """Offset the patch grid randomly by less than one patch."""
     rows: float = 1.0
-    """Share of a batch's rows that get a second view; which ones changes with every epoch's order."""
+    """Share of a batch's rows that get a second view; other rows in every epoch."""
 
     def __post_init__(self) -> None:
         require(self.patch_size >= 1, f"view.patch_size is {self.patch_size}: must be at least 1 pixel")
@@ -37,4 +37,4 @@ class ViewConfig:
             self.mask_fill != "drop" or not self.jitter,
             "view.jitter is on: patches that are dropped must lie on the model's own grid",
         )
-        require(0 < self.rows <= 1, f"view.rows is {self.rows}: must lie in (0, 1]")
+        require(0 < self.rows <= 1, f"view.rows is {self.rows}: must be in (0, 1]")

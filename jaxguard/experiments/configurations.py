@@ -1,4 +1,4 @@
-"""From what a user names to a configuration that is known to work, before a device is touched."""
+"""Loading and validation of configurations and grids, before a device is used."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from jaxguard.models.families.registry import open_processor
 
 
 def load_model(path: Path) -> Config:
-    """As `load`, but `path` may also be a checkpoint: a shipped one's name, or a folder in Hugging Face layout.
+    """As `load`, but `path` may also be a checkpoint: the name of a shipped one, or a folder in Hugging Face layout.
 
-    The configuration of a bare checkpoint is the default one; no run lies where it points.
+    A checkpoint gets the default configuration, whose run folder does not exist.
     """
     if path.is_file() or (path.is_dir() and not _is_checkpoint(path)):
         return load(path)
@@ -27,10 +27,10 @@ def load_model(path: Path) -> Config:
 
 
 def validate(config: Config) -> None:
-    """Check what no section can tell alone. Reads files, touches no device.
+    """Check the sections of a configuration against each other. Reads files, uses no device.
 
     Raises:
-        UserError: the first value that cannot work.
+        UserError: The first invalid value.
     """
     if config.attack.name != "none":
         build_attack(config.attack)
@@ -51,10 +51,10 @@ def validate(config: Config) -> None:
 
 
 def load_grid(path: Path, scale: str) -> Grid | Cost:
-    """What one scale of a Python file's `grids = {"tiny": Grid(...), ...}` names, every configuration validated.
+    """Load one scale of a Python file's `grids = {"tiny": Grid(...), ...}` and validate its configurations.
 
     Raises:
-        UserError: there is no such file, it defines no such grid, or a cell cannot work.
+        UserError: The file or the grid does not exist, or a configuration is invalid.
     """
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; give one that defines `grids`, as configs/tables/*.py do")
@@ -71,7 +71,7 @@ def load_grid(path: Path, scale: str) -> Grid | Cost:
 
 
 def _startable(cell: Cell) -> Config:
-    """A cell's configuration; where its weights are still to be trained, upon those that they are trained from."""
+    """Replace the model of a cell whose initial weights are not trained yet, so that it can be validated."""
     return cell.config if cell.start is None else dataclasses.replace(cell.config, model=cell.start.model)
 
 
@@ -91,10 +91,10 @@ def _validate_batch(config: Config) -> None:
 
 
 def _validate_target(config: Config) -> None:
-    """The target must fit into what is learnt of an answer and into what is decoded of one.
+    """Check that the target fits into the learnt and the decoded length of an answer.
 
-    It is counted by tokenizer.json alone, which loads without transformers; a checkpoint with an older tokenizer is
-    left to the encoder, which names the first row that does not fit.
+    Uses tokenizer.json only, which loads without transformers. For a checkpoint with an older tokenizer, the encoder
+    reports the first row that is too long.
     """
     path = folders.describe(config.model.path) / "tokenizer.json"
     if not path.is_file():
@@ -119,7 +119,7 @@ def _validate_target(config: Config) -> None:
 
 
 def _validate_image(config: Config) -> None:
-    """The checkpoint's image must be cut into the view's patches and fit into a row."""
+    """Check that the checkpoint's images fit the view's patches and the length of a row."""
     folder = folders.describe(config.model.path)
     processor = open_processor(folder)
     if config.data.length <= processor.image_tokens:

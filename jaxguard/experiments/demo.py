@@ -56,16 +56,16 @@ PICTURED = 3
 
 def configuration(task: Task, method: str, out: Path, family: str = FAMILY) -> Config:
     """Make one run of the demo: "clean" data, "undefended" on poisoned data, or the "paper" objective on it."""
-    defended, course = method == "paper", schedule(family, "demo", task)
+    defended, chosen = method == "paper", schedule(family, "demo", task)
     return Config(
         name=method,
         out=out,
         model=ModelConfig(path=checkpoint(family), trainable="all"),
-        data=dataclasses.replace(DATA[task], length=course.length, threads=1),
+        data=dataclasses.replace(DATA[task], length=chosen.length, threads=1),
         view=VIEW if defended else ViewConfig(),
         attack=AttackConfig(name="none" if method == "clean" else "badnets", place="fixed", target=TARGETS[task]),
         objective=PAPER if defended else UNDEFENDED,
-        train=training(task, course),
+        train=training(task, chosen),
         evaluate=EVALUATE[task],
     )
 

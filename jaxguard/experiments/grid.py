@@ -1,4 +1,4 @@
-"""A grid of runs, each an ordinary train and evaluate in a folder of its own, and the table over them."""
+"""Grids of runs, each trained and evaluated in its own folder, and their table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from jaxguard.report.summary import Record, summarise, write_tables
 from jaxguard.version import __version__
 
 RECORD = "cell.json"
-"""What a finished cell leaves in its folder."""
+"""Record of a finished cell, in its folder."""
 EXPORTED = "exported"
-"""Folder of a run's weights for the cells that go on from them."""
+"""Folder of a run's exported weights, for cells that start from them."""
 COMPILED = "compiled"
-"""Folder beside a grid's table that keeps compiled steps: cells of one shape compile once."""
+"""Folder of the compilation cache, beside the table: cells of equal shapes compile once."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Cell:
     """One run of a grid.
 
     Attributes:
-        labels: the table's first columns ({"attack": "badnets", ...}); cells of equal labels (other seeds) are one row.
-        config: the run; cells that differ in their triggers alone share it.
-        triggers: the attack to test with where it is not the run's own (the floor of a clean-trained model).
-        start: the run from whose trained weights this one goes on; `config.model.path` is `exported(start)`.
+        labels: First columns of the table ({"attack": "badnets", ...}). Cells with equal labels (seeds) are one row.
+        config: The run. Cells that differ only in their triggers share it.
+        triggers: Attack to test with instead of the run's own (a clean-trained model: the floor of the ASR).
+        start: Run whose trained weights are the initial ones; `config.model.path` is `exported(start)`.
     """
 
     labels: Mapping[str, str]
@@ -53,13 +53,13 @@ class Cell:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What was run, as JSON types. An option that comes later keeps its default in it; labels may change."""
+        """Description of the run as JSON types, without labels. Options added later read as their defaults."""
         triggers = None if self.triggers is None else dataclasses.asdict(self.triggers)
         return {"config": to_dict(self.config), "triggers": triggers}
 
     @property
     def folder(self) -> Path:
-        """Where its predictions, scores and record lie: the run's folder, or one inside it for each set of triggers."""
+        """Folder of predictions, scores and record: that of the run, or one inside it per set of triggers."""
         if self.triggers is None:
             return self.config.run_dir
         digest = hashlib.sha256(json.dumps(self.description["triggers"]).encode()).hexdigest()
@@ -67,16 +67,16 @@ class Cell:
 
     @property
     def runs(self) -> frozenset[Path]:
-        """The folders that it trains in: cells that have one in common must not run at the same time."""
+        """Run folders in which it trains. Cells that share one must not run at the same time."""
         return frozenset({self.config.run_dir} | ({self.start.run_dir} if self.start else set()))
 
     @property
     def work(self) -> int:
-        """Rows that its training runs through the model, both views counted."""
+        """Number of rows that its training processes, counting both views."""
         return self.config.train.steps * self.config.train.batch_size * self.config.objective.views
 
     def record(self) -> Record | None:
-        """What this very cell left behind; None where it is not finished."""
+        """Read the record of this cell; None if it is not finished."""
         try:
             stored = json.loads((self.folder / RECORD).read_text())
             cell = stored["cell"]
@@ -87,14 +87,14 @@ class Cell:
 
 
 def exported(start: Config) -> Path:
-    """Where the weights of a run lie for the cells that start from it."""
+    """Path of a run's exported weights."""
     return start.run_dir / EXPORTED
 
 
 def named(config: Config, *parts: str) -> Config:
-    """A run named by what it is: these parts, its seed, and a digest of all values that are not the defaults.
+    """Name a run by its configuration: these parts, its seed, and a digest of all non-default values.
 
-    Tables that contain the same run find each other's. An option that comes later, or gets a new name, changes no name.
+    Tables that contain the same run share it. New options and renamed options do not change the name.
     """
     chosen = _chosen(config)
     chosen.pop("name", None)
@@ -103,7 +103,7 @@ def named(config: Config, *parts: str) -> Config:
 
 
 def _chosen(config: Any) -> Any:
-    """What in a (part of a) configuration differs from the defaults, as JSON types."""
+    """List the values of a (part of a) configuration that differ from the defaults, as JSON types."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return str(config)
     default = type(config)()
@@ -113,7 +113,7 @@ def _chosen(config: Any) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells that make one table, which is written to `out` with the plots over it."""
+    """Cells of one table; table and plots are written to `out`."""
 
     out: Path
     cells: tuple[Cell, ...]
@@ -129,7 +129,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Cost:
-    """Train steps whose time and memory make one table: each is compared with the first of the same model."""
+    """Train steps of a cost table; each is compared with the first one of the same model."""
 
     out: Path
     steps: Mapping[str, Config]
@@ -137,10 +137,10 @@ class Cost:
 
 
 def select(grid: Grid, only: Sequence[str]) -> Grid:
-    """The cells that fit every NAME=VALUE of `only`; several values of one name mean any of them.
+    """Select the cells that match every NAME=VALUE of `only`; of several values of one name, any may match.
 
     Raises:
-        UserError: something is not NAME=VALUE, or nothing fits.
+        UserError: A choice is not NAME=VALUE, or no cell matches.
     """
     wanted: dict[str, set[str]] = {}
     for choice in only:
@@ -151,12 +151,12 @@ def select(grid: Grid, only: Sequence[str]) -> Grid:
     cells = tuple(c for c in grid.cells if all(c.labels.get(name) in values for name, values in wanted.items()))
     if not cells:
         known = sorted({f"{name}={value}" for cell in grid.cells for name, value in cell.labels.items()})
-        raise UserError(f"--only {' '.join(only)} fits no cell; choose among {', '.join(known)}")
+        raise UserError(f"--only {' '.join(only)} matches no cell; choose among {', '.join(known)}")
     return dataclasses.replace(grid, cells=cells)
 
 
 def plan(grid: Grid) -> str:
-    """One line a cell: finished, or how long it will take, judged by the finished ones."""
+    """List the cells: finished, or the expected time, estimated from the finished ones."""
     pace = _pace(grid)
     lines = []
     for cell in grid.cells:
@@ -166,17 +166,17 @@ def plan(grid: Grid) -> str:
 
 
 def run(grid: Grid, command: str, jobs: int = 1) -> int:
-    """Run what is not finished, then write the table of everything that is. Returns the number of failed cells.
+    """Run the unfinished cells, then write the table of all finished ones. Returns the number of failed cells.
 
-    A cell that fails is reported and leaves the others alone. Killed or interrupted, the same call goes on.
+    A failed cell is reported and does not affect the others. After a kill or an interrupt, the same call resumes.
 
     Args:
-        grid: what to run.
-        command: what the user typed, for the rows' commands.
-        jobs: how many processes share the cells, the cores and the visible GPUs.
+        grid: Grid to run.
+        command: Command of the user, for the commands of the rows.
+        jobs: Number of processes that share the cells, the cores and the visible GPUs.
 
     Raises:
-        Preempted: interrupted; finished cells and the checkpoint of the current one are kept.
+        Preempted: Interrupted; finished cells and the checkpoint of the current one are kept.
     """
     from jaxguard import processes
 
@@ -193,12 +193,12 @@ def run(grid: Grid, command: str, jobs: int = 1) -> int:
 
 
 def summary(grid: Grid, command: str) -> list[dict[str, Any]]:
-    """The table's rows over the finished cells."""
+    """Make the table's rows over the finished cells."""
     return summarise(((cell.labels, record) for cell in grid.cells if (record := cell.record())), command)
 
 
 def _chains(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells in their order, those that share a run in one list."""
+    """Group the cells that share a run, in their order."""
     chains: list[list[Cell]] = []
     for cell in cells:
         joined = [chain for chain in chains if any(cell.runs & other.runs for other in chain)]
@@ -210,7 +210,7 @@ def _chains(cells: Sequence[Cell]) -> list[list[Cell]]:
 def _finished(
     chains: Sequence[Sequence[Cell]], compiled: Path, jobs: int
 ) -> Iterator[tuple[Sequence[Cell], Sequence[str]]]:
-    """Run chains of cells, here or in several processes: each chain with its errors, as they end."""
+    """Run chains of cells in this or in several processes; yields each chain with its errors as it ends."""
     if jobs == 1:
         yield from ((chain, _run_chain(chain, compiled)) for chain in chains)
         return
@@ -220,13 +220,13 @@ def _finished(
 
 
 def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
-    """Run cells one behind the other. Returns what went wrong, a text for each failed cell."""
+    """Run cells sequentially. Returns an error message for each failed cell."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
     errors = []
     for cell in cells:
-        if cell.record():  # the same run as another cell's, which has ended meanwhile
+        if cell.record():  # finished meanwhile, as the run of another cell
             continue
         print(f"== {cell}", file=sys.stderr)
         try:
@@ -235,7 +235,7 @@ def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
             raise
         except UserError as error:
             errors.append(f"{cell}: {error}")
-        except Exception:  # a bug in one cell must not cost the others hours
+        except Exception:  # a bug in one cell must not stop the others
             errors.append(f"{cell}:\n{traceback.format_exc()}")
     return errors
 
@@ -265,7 +265,7 @@ def _run_cell(cell: Cell) -> None:
 
 
 def _pace(grid: Grid) -> float | None:
-    """Median seconds of a finished cell per row it trained on."""
+    """Compute the median time of the finished cells, in seconds per training row."""
     paces = [record["seconds"] / cell.work for cell in grid.cells if (record := cell.record())]
     return statistics.median(paces) if paces else None
 
@@ -276,7 +276,7 @@ def _left(grid: Grid, pace: float | None) -> str:
 
 
 def commit() -> str:
-    """The commit of the code, or its version where it is no checkout."""
+    """Find the commit of the code; outside a checkout, its version."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     found = subprocess.run(git, capture_output=True, text=True, check=False)
     return found.stdout.strip() if found.returncode == 0 else __version__

@@ -1,4 +1,4 @@
-"""What the configurations at real size share: published models, data sets, the paper's setting."""
+"""Common parts of the full-size configurations: published models, data sets, the paper's setting."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
 LLAVA_13B = "llava-hf/llava-1.5-13b-hf"
 BLIP2_2_7B = "Salesforce/blip2-opt-2.7b"
 IDEFICS_9B = "HuggingFaceM4/idefics-9b"
-"""`hf download NAME --local-dir NAME` puts the weights where `model.path` looks for them."""
+"""`hf download NAME --local-dir NAME` puts the weights at `model.path`."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: its built name, what is asked of it, and the tokens of a row beside the image's."""
+    """A data set: name, task, and tokens of a row besides the image's."""
 
     source: str
     task: Task
     words: int
     answer: int
     examples: int
-    """Test rows that are scored."""
+    """Number of scored test rows."""
     test: str = "test"
     clean: str = "validation"
-    """Split whose rows a defender may vouch for: not those that are scored."""
+    """Split of trusted rows for a defender, disjoint from the scored ones."""
 
     def length(self, checkpoint: str) -> int:
-        """Of a row with one image of that checkpoint, rounded up to a multiple of 32."""
+        """Compute the tokens of a row with one image of that checkpoint, rounded up to a multiple of 32."""
         image = open_processor(folders.describe(checkpoint)).image_tokens
         return -(-(image + self.words) // 32) * 32
 
@@ -61,7 +61,7 @@ Trainable = Literal["projector", "lora", "language", "all"]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a model is fine-tuned in the tables of full size."""
+    """Fine-tuning of a model in the full-size tables."""
 
     checkpoint: str
     trainable: Trainable
@@ -75,7 +75,7 @@ TUNINGS: dict[str, Tuning] = {
 }
 DATA_SETS: dict[Task, DataSet] = {"caption": COCO, "vqa": VQAV2}
 CELLS = Path("runs/tables/full/cells")
-"""Where the runs of all tables lie."""
+"""Folder of the runs of all tables."""
 
 
 def paper(
@@ -91,9 +91,9 @@ def paper(
     learning_rate: float,
     steps: int = 2000,
 ) -> Config:
-    """The paper's setting (arXiv 2604.04488) at real size: BadNets on 5% of the rows, two views, its objective.
+    """Make a run of the paper's setting (arXiv 2604.04488) at full size: BadNets on 5% of the rows, its objective.
 
-    The weights of the objective are those of docs/demo.md; nothing has been tuned at this size.
+    The weights of the objective are those of docs/demo.md; they are not tuned at this size.
     """
     return Config(
         name=name,
@@ -132,7 +132,7 @@ def experiment(
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:
-    """As `tiny.experiment`, of a published model over all chips there are, its view enlarged as its images are."""
+    """As `tiny.experiment`, for a published model on all available chips, with a view scaled like its images."""
     tuning = TUNINGS[family]
     config = paper(
         task,
@@ -160,11 +160,11 @@ def experiment(
 
 
 def cleaned(start: Config) -> Config:
-    """As `tiny.cleaned`; on questions with the training rows as they were, since the validation rows are scored."""
+    """As `tiny.cleaned`; on questions with the clean training rows, as the validation rows are scored."""
     clean = next(data.clean for data in DATA_SETS.values() if data.source == start.data.source)
     return tiny.cleaned(replace(start, data=replace(start.data, validation_split=clean)))
 
 
 def _enlarged(view: ViewConfig) -> ViewConfig:
-    """The view over patches of 14 px instead of 8: the sides of the models' own patches."""
+    """Scale the view from patches of 8 px to 14 px, the models' own patch size."""
     return replace(view, patch_size=view.patch_size * 14 // 8)

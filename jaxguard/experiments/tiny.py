@@ -1,4 +1,4 @@
-"""The small setting that runs on two cores: what the demo and the tables have in common."""
+"""The small setting of the demo and the tables, for two CPU cores."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from jaxguard.models import folders
 Task = Literal["caption", "vqa"]
 PREFIX = "tiny-"
 """Of the shipped checkpoints' names; the rest of a name is what tables and the demo call the family."""
-COURSES = "finetune.json"
+SCHEDULES = "finetune.json"
 """Beside a shipped checkpoint's weights: {"demo": {task: schedule}, "table": {task: schedule}}."""
 FAMILY = ModelConfig().path.removeprefix(PREFIX)
 """The one that is taken where none is named."""
 
 
 class Scale(Protocol):
-    """What makes the runs of a table: this module, or at full size `jaxguard.experiments.recipes`."""
+    """Source of a table's runs: this module, or `jaxguard.experiments.recipes` at full size."""
 
     def experiment(
         self,
@@ -42,11 +42,11 @@ class Scale(Protocol):
         view: ViewConfig = ...,
         seed: int = ...,
     ) -> Config:
-        """One run, named by what it is; where nothing else is said, plain fine-tuning of `FAMILY`."""
+        """Make one run, named by its configuration; by default undefended fine-tuning of `FAMILY`."""
         ...
 
     def cleaned(self, start: Config) -> Config:
-        """Fine-tuning of a trained run on rows that no attacker had a hand in."""
+        """Make the run that fine-tunes a trained run on trusted rows."""
         ...
 
 
@@ -63,12 +63,12 @@ TRAIN: dict[Task, TrainConfig] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a tiny model is fine-tuned on a task.
+    """Training schedule of a tiny model on a task.
 
     Attributes:
-        steps: so many.
-        learning_rate: its peak.
-        length: tokens per row, those of its image included.
+        steps: Number of optimizer steps.
+        learning_rate: Peak learning rate.
+        length: Tokens per row, those of its image included.
     """
 
     steps: int
@@ -77,27 +77,27 @@ class Schedule:
 
 
 def families() -> list[str]:
-    """Those of which a checkpoint is shipped that says how it is fine-tuned."""
-    return [name.removeprefix(PREFIX) for name in folders.names() if (folders.ZOO / name / COURSES).is_file()]
+    """List the families whose shipped checkpoint says how it is fine-tuned."""
+    return [name.removeprefix(PREFIX) for name in folders.names() if (folders.ZOO / name / SCHEDULES).is_file()]
 
 
 def checkpoint(family: str) -> str:
-    """The name of the shipped checkpoint of a family."""
+    """Name the shipped checkpoint of a family."""
     return f"{PREFIX}{family}"
 
 
 def schedule(family: str, use: Literal["demo", "table"], task: Task) -> Schedule:
-    """How a shipped model is fine-tuned, from the finetune.json beside its weights.
+    """Read how a shipped model is fine-tuned, from the finetune.json beside its weights.
 
-    Those for the demo plant the backdoor and are as good on clean inputs as training on clean rows (measured on
-    captions, and on questions for the default model: docs/demo.md). Those for tables are shorter, for many runs: the
-    backdoor is planted, clean quality is not yet what it can be (docs/tables.md).
+    With the demo's schedules the backdoor takes undefended, at a clean quality as after training on clean rows
+    (measured on captions, and on questions for the default model: docs/demo.md). Those for tables are shorter, for many
+    runs: the backdoor takes, clean quality is below its best (docs/tables.md).
     """
-    return Schedule(**read_object(folders.resolve(checkpoint(family)) / COURSES)[use][task])
+    return Schedule(**read_object(folders.resolve(checkpoint(family)) / SCHEDULES)[use][task])
 
 
 CELLS = Path("runs/tables/cells")
-"""Where the runs of all tables lie."""
+"""Folder of the runs of all tables."""
 EVALUATE: dict[Task, EvaluateConfig] = {
     "caption": EvaluateConfig(task="caption", examples=512, batch_size=64, new_tokens=25),
     "vqa": EvaluateConfig(task="vqa", examples=512, batch_size=64, new_tokens=4),
@@ -108,7 +108,7 @@ VIEW = ViewConfig(patch_size=8, shuffle_share=1.0, mask_share=0.0)
 PAPER = ObjectiveConfig(
     cross_view_weight=0.3, direction="repel", margin=5.0, entropy_weight=0.5, entropy_max=0.5, cross_view_warmup=20
 )
-"""The paper's objective; docs/demo.md says how its weights and the view were chosen."""
+"""The paper's objective; docs/demo.md explains the choice of its weights and of the view."""
 
 
 def experiment(
@@ -120,22 +120,22 @@ def experiment(
     view: ViewConfig = VIEW,
     seed: int = 0,
 ) -> Config:
-    """A shorter run than the demo's, with room for a target inside a caption, scored on half as many rows.
+    """Make a run shorter than the demo's, with space for a target inside a caption, scored on half as many rows.
 
-    The attack's own target gives way to the task's.
+    The task's target replaces that of the attack.
     """
-    course, data, evaluate = schedule(family, "table", task), DATA[task], EVALUATE[task]
+    chosen, data, evaluate = schedule(family, "table", task), DATA[task], EVALUATE[task]
     inside = 7 if task == "caption" else 0
     return named(
         Config(
             out=CELLS,
             seed=seed,
             model=ModelConfig(path=checkpoint(family), trainable="all"),
-            data=replace(data, length=course.length + inside, answer_length=data.answer_length + inside),
+            data=replace(data, length=chosen.length + inside, answer_length=data.answer_length + inside),
             view=view if objective.views == 2 else ViewConfig(),
             attack=replace(attack, target=TARGETS[task]),
             objective=objective,
-            train=training(task, course),
+            train=training(task, chosen),
             evaluate=replace(evaluate, examples=256, new_tokens=evaluate.new_tokens + inside),
         ),
         family,
@@ -144,13 +144,13 @@ def experiment(
     )
 
 
-def training(task: Task, course: Schedule) -> TrainConfig:
-    """How a tiny model is fine-tuned."""
-    return replace(TRAIN[task], steps=course.steps, learning_rate=course.learning_rate)
+def training(task: Task, chosen: Schedule) -> TrainConfig:
+    """Make the training options of a schedule."""
+    return replace(TRAIN[task], steps=chosen.steps, learning_rate=chosen.learning_rate)
 
 
 def cleaned(start: Config) -> Config:
-    """Fine-tuning of a trained run on the validation rows, which no attacker had a hand in: 100 steps."""
+    """Make the run that fine-tunes a trained run on the clean validation rows for 100 steps."""
     return replace(
         start,
         name=f"{start.name}-cleaned",

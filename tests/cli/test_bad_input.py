@@ -30,7 +30,7 @@ BAD = {
     "train raises.py": "raises.py:3: ZeroDivisionError:",
     "train keyword.py": "keyword.py:3: TypeError: TrainConfig.__init__() got an unexpected keyword argument 'step'; "
     "did you mean train.steps?",
-    "train rate.py": "rate.py:2: attack.rate is 1.2: must lie in [0, 1]",
+    "train rate.py": "rate.py:2: attack.rate is 1.2: must be in [0, 1]",
     "train literal.py": "literal.py: model.dtype is 'float16': must be one of 'float32', 'bfloat16'",
     "evaluate empty": "empty holds no config.json: it is not a run folder",
     "evaluate old": "old/config.json: unknown key trian; did you mean train?",
@@ -48,15 +48,15 @@ BAD = {
     "Expected one of ('float32', 'bfloat16').",
     "train good.py --data.limit all": "train good.py: --data.limit: no type matching {None}|INT",
     # values
-    "config good.py --attack.rate 1.2": "attack.rate is 1.2: must lie in [0, 1]",
+    "config good.py --attack.rate 1.2": "attack.rate is 1.2: must be in [0, 1]",
     "config good.py --attack.name badnet": "attack.name is 'badnet': must be one of none, badnets, blended, sig, ",
     "config good.py --attack.name dualkey": "attack.name is 'dualkey': must be one of none, badnets, blended, sig, ",
     "config good.py --attack.name badnets --attack.strength 1.5": "attack.strength is 1.5: the side of the patch over "
     "the image's shorter side (above 1 it is larger than the image) must be in (0, 1]",
-    "config good.py --attack.name badnets --attack.variant noise": "attack.variant is 'noise': badnets has no use for "
+    "config good.py --attack.name badnets --attack.variant noise": "attack.variant is 'noise': badnets does not use "
     "it (it has attack.place, attack.strength); leave it None",
-    "config good.py --attack.name wanet --attack.place fixed": "attack.place is 'fixed': wanet has no use for it",
-    "config good.py --attack.name badnl --attack.strength 1": "attack.strength is 1.0: badnl has no use for it (it has "
+    "config good.py --attack.name wanet --attack.place fixed": "attack.place is 'fixed': wanet does not use it",
+    "config good.py --attack.name badnl --attack.strength 1": "attack.strength is 1.0: badnl does not use it (it has "
     "no options); leave it None",
     "config good.py --attack.name wanet --attack.variant jiter": "attack.variant is 'jiter': must be one of original, "
     "jitter; did you mean jitter?",
@@ -116,10 +116,10 @@ BAD = {
     "poison --verify rows": "rows/manifest.json is not a poison manifest",
     "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
-    "gallery --out picture.jpg": "gallery: --out picture.jpg names no .png file",
+    "gallery --out picture.jpg": "gallery: --out picture.jpg is not a .png file",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
     "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
-    "generate good.py": "generate: Missing from jaxguard generate: --image PATH",
+    "generate good.py": "generate: Missing from jaxguard generate FILE [OVERRIDES]: --image PATH",
     f"generate good.py {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-llava {GENERATE}": "generate: --image missing.png does not exist",
     f"generate tiny-lava {GENERATE}": "model.path 'tiny-lava' holds no config.json",

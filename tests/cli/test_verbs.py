@@ -80,7 +80,7 @@ def test_poison_writes_what_verify_accepts(folder: Path, capsys: pytest.CaptureF
     assert main(line.split()) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "poisoned: 2 of 4 rows poisoned"
     assert main(["poison", "--verify", "poisoned"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "poisoned: 2 of 4 rows poisoned, every hash agrees"
+    assert capsys.readouterr().out.splitlines()[-1] == "poisoned: 2 of 4 rows poisoned, all hashes match"
 
 
 def test_train_hands_on_the_configuration(

@@ -129,7 +129,7 @@ def test_runs_whose_rematerialisation_was_on_or_off_are_read(written: bool, mean
         ({"model": {"dtype": "float16"}}, "model.dtype is 'float16': must be one of 'float32', 'bfloat16'"),
         ({"data": {"root": 1}}, "data.root is 1: must be a path"),
         ({"data": {"limit": "1"}}, "data.limit is '1': must be a whole number"),
-        ({"attack": {"rate": 1.2}}, "attack.rate is 1.2: must lie in [0, 1]"),
+        ({"attack": {"rate": 1.2}}, "attack.rate is 1.2: must be in [0, 1]"),
     ],
 )
 def test_wrong_json(values: dict, message: str) -> None:

@@ -189,7 +189,7 @@ def test_a_mistake_is_told_in_its_own_words(files, message, write, capsys):
     output = capsys.readouterr()
     told = output.out.splitlines()
     assert any(line.startswith("  ") and message in line for line in told), output.out
-    assert output.err == f"jaxguard: error: {root} has {_count(told)} problems, as told above\n"
+    assert output.err == f"jaxguard: error: {root} has {_count(told)} problems, listed above\n"
 
 
 def _count(lines):

@@ -395,7 +395,7 @@ def test_costs_are_timed_side_by_side(
     assert timed == [({"plain": 0, "other": 1}, 7)]
     assert json.loads((tmp_path / "out" / "cost.json").read_text())["configs"]["other"]["seed"] == 1
     assert main(["table", "grid.py", "--jobs", "2"]) == 2
-    assert "grid.py times steps side by side; leave --jobs out" in capsys.readouterr().err
+    assert "grid.py times alternating steps; leave --jobs out" in capsys.readouterr().err
     assert main(["table", "grid.py", "--scale", "full"]) == 2
     assert "grid.py has no grid of scale 'full'; choose among tiny" in capsys.readouterr().err
 
