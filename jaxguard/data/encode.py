@@ -19,7 +19,7 @@ from jaxguard.models.families.registry import open_processor
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row of a `Batch`: tokens, positions, segments and answer mask, and which pair it shows."""
+    """The text of one row of a `Batch`: tokens, positions, segments and answer mask, and which pair it shows."""
 
     tokens: Int32[np.ndarray, " T"]
     positions: Int32[np.ndarray, " T *axes"]

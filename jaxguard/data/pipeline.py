@@ -8,18 +8,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import grain
-import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 
 from jaxguard.batch import Batch
 from jaxguard.config import DataConfig, ViewConfig
-from jaxguard.data.encode import Encoder
+from jaxguard.data.encode import Encoded, Encoder
 from jaxguard.data.order import Index, training_order
 from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource
 from jaxguard.data.views import kept_patches, perturb, row_rng
 from jaxguard.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRow(Encoded):
+    """One row of a `Batch`.
+
+    Attributes:
+        images: of each view.
+        id: of the row in its source.
+        kept: the patches that each image of the second view keeps; None where it keeps all.
+    """
+
+    images: UInt8[np.ndarray, "W I h w 3"]
+    id: int
+    kept: Int32[np.ndarray, "I p"] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ class Example:
     encoder: Encoder
     source: RowSource
 
-    def __call__(self, place: Index) -> Batch:
+    def __call__(self, place: Index) -> BatchRow:
         data, view = self.data, self.view
         row = self.source[place.row]
         encoded = self.encoder.encode(
@@ -63,17 +77,7 @@ class Example:
         if view is not None:
             rng = self._rng("view", place, row)
             views.append(np.stack([perturb(image, view, rng) for image in images]))
-        return Batch(
-            images=np.stack(views),
-            tokens=encoded.tokens,
-            positions=encoded.positions,
-            segments=encoded.segments,
-            answer_mask=encoded.answer_mask,
-            ids=np.array(row.id, np.int32),
-            pairs=np.array(encoded.pair, np.int32),
-            kept=kept,
-            right_padded=data.pack == 1,
-        )
+        return BatchRow(**vars(encoded), images=np.stack(views), id=row.id, kept=kept)
 
     def _rng(self, stream: str, place: Index, row: Row) -> np.random.Generator:
         return row_rng(stream, self.seed, place.epoch, row.id)
@@ -127,7 +131,7 @@ def train_batches(
     example = Example(data, view, seed, encoder, source)
     # Whole batches are grain's elements: with rows for elements, its bookkeeping for each of them made two threads take
     # 1.3 times as long for small images.
-    batches = grain.MapDataset.source(part).map(lambda own: _stack([example(place) for place in own]))
+    batches = grain.MapDataset.source(part).map(lambda own: _stack([example(place) for place in own], data.pack == 1))
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=4)))
 
 
@@ -148,7 +152,7 @@ def validation_batches(
     example = Example(data, None, seed, encoder, source)
     for start in range(0, count, batch_size):
         own = [start + place for place in places]
-        batch = _stack([example(Index(0, min(index, count - 1), data.length)) for index in own])
+        batch = _stack([example(Index(0, min(index, count - 1), data.length)) for index in own], data.pack == 1)
         real = np.array([index < count for index in own])
         yield dataclasses.replace(batch, answer_mask=batch.answer_mask & real[:, None])
 
@@ -179,22 +183,26 @@ def eval_batches(
         part = filled[: sum(index < count for index in own)]
         prompts = [encoder.prompt(row.prompts[0], length, len(row.images)) for row in filled]
         ids = [row.id for row in part] + [-1] * (len(filled) - len(part))
-        yield (
-            Batch(
-                images=np.stack([_images(encoder, row, images) for row in filled])[:, None],
-                tokens=np.stack([prompt.tokens for prompt in prompts]),
-                positions=np.stack([prompt.positions for prompt in prompts]),
-                segments=np.stack([prompt.segments for prompt in prompts]),
-                answer_mask=np.stack([prompt.answer_mask for prompt in prompts]),
-                ids=np.array(ids, np.int32),
-                pairs=np.zeros(len(ids), np.int32),
-            ),
-            part,
-        )
+        rows = [
+            BatchRow(**vars(prompt), images=_images(encoder, row, images)[None], id=number)
+            for prompt, row, number in zip(prompts, filled, ids, strict=True)
+        ]
+        yield _stack(rows, right_padded=False), part
 
 
-def _stack(rows: Sequence[Batch]) -> Batch:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+def _stack(rows: Sequence[BatchRow], right_padded: bool) -> Batch:
+    kept = [row.kept for row in rows if row.kept is not None]
+    return Batch(
+        images=np.stack([row.images for row in rows]),
+        tokens=np.stack([row.tokens for row in rows]),
+        positions=np.stack([row.positions for row in rows]),
+        segments=np.stack([row.segments for row in rows]),
+        answer_mask=np.stack([row.answer_mask for row in rows]),
+        ids=np.array([row.id for row in rows], np.int32),
+        pairs=np.array([row.pair for row in rows], np.int32),
+        kept=np.stack(kept) if kept else None,
+        right_padded=right_padded,
+    )
 
 
 def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I h w 3"]:

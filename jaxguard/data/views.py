@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Int32, UInt8
 
 from jaxguard.config import ViewConfig
 from jaxguard.errors import UserError
@@ -43,7 +43,7 @@ def perturb(
 
 def kept_patches(
     view: ViewConfig, image_shape: tuple[int, int], patch_size: int, rng: np.random.Generator
-) -> Int[np.ndarray, " p"]:
+) -> Int32[np.ndarray, " p"]:
     """The patches of the model's own grid that stay where the view's masked patches are dropped, in rising order."""
     rows, columns = (side // view.patch_size for side in image_shape)
     stays, times = np.ones(rows * columns, bool), view.patch_size // patch_size

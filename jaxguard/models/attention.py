@@ -28,7 +28,7 @@ class Causal:
 
 
 Mask = Bool[Array, "B T S"] | Causal
-Masks = Mask | tuple[Mask, ...] | None
+Masks = Mask | tuple[Bool[Array, "_ _ _"] | Causal, ...] | None
 """Several masks are those of rows of different lengths packed one behind the other, which do not see each other
 (`pack`); None lets all see all."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxguard.config import Remat
@@ -98,7 +99,7 @@ class Embedding(nnx.Module):
     def __init__(self, tokens: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(jax.random.normal(rngs.params(), (tokens, width)) * 0.02)
 
-    def __call__(self, tokens: Int[Array, "*N"], dtype: jnp.dtype) -> Float[Array, "*N D"]:
+    def __call__(self, tokens: Int[Array, "*N"], dtype: DTypeLike) -> Float[Array, "*N D"]:
         return self.table[...].astype(dtype)[tokens]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxguard.config import Remat
@@ -79,7 +79,7 @@ class Opt(nnx.Module):
         tied = config.tie_word_embeddings
         self.head = None if tied else Linear(width, config.vocab_size, bias=False, rngs=rngs)
 
-    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+    def embed(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
         """Token vectors, without positions."""
         return self.embedding(tokens, dtype)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxguard.config import Remat
@@ -36,13 +37,13 @@ class VisionLanguageModel(nnx.Module):
 
     config: Any
     """Its `vision`, `image_mean` and `image_std` are read here."""
-    dtype: jnp.dtype
+    dtype: DTypeLike
     """Compute type."""
     vision: Any
     language: Any
 
     @abc.abstractmethod
-    def __init__(self, config: Any, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
+    def __init__(self, config: Any, *, dtype: DTypeLike, remat: Remat, rngs: nnx.Rngs):
         """With fresh weights.
 
         Args:

@@ -1,5 +1,6 @@
 """Attention and masks against plain NumPy."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -23,12 +24,13 @@ def test_attention_equals_the_plain_sum(groups):
     key, value = (rng.normal(size=(2, 6, groups, 8)).astype(np.float32) for _ in range(2))
     mask = rng.random((2, 5, 6)) < 0.5
     mask[..., 0] = True
-    np.testing.assert_allclose(attention(query, key, value, mask), plain(query, key, value, mask), atol=1e-5)
+    found = attention(*map(jnp.asarray, (query, key, value, mask)))
+    np.testing.assert_allclose(found, plain(query, key, value, mask), atol=1e-5)
 
 
 def test_rows_that_see_nothing_are_finite():
-    ones = np.ones((1, 2, 1, 4), np.float32)
-    assert np.isfinite(attention(ones, ones, ones, np.zeros((1, 2, 2), bool))).all()
+    ones = jnp.ones((1, 2, 1, 4), jnp.float32)
+    assert np.isfinite(attention(ones, ones, ones, jnp.zeros((1, 2, 2), bool))).all()
 
 
 def test_causal_mask_of_a_packed_row():

@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -24,8 +25,8 @@ def test_tower_logits_and_tokens(family):
         FOLDER / family, arch, dict.fromkeys(arch.shapes, device), dict.fromkeys(arch.shapes, np.dtype("float32"))
     )
     expected = load_file(FOLDER / family / "expected.safetensors")
-    tokens, segments, images = (expected[name] for name in ("tokens", "segments", "images"))
-    positions = np.maximum(np.cumsum(segments, axis=1) - 1, 0).astype(np.int32)
+    tokens, segments, images = (jnp.asarray(expected[name]) for name in ("tokens", "segments", "images"))
+    positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
 
     @jax.jit
     def run(parameters, images):
@@ -38,9 +39,8 @@ def test_tower_logits_and_tokens(family):
     for ours, theirs in ((tower, expected["tower"]), (logits[real], expected["logits"][real])):
         assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-4
 
-    batch = Batch(
-        images[:, None], tokens, positions, segments, np.zeros(tokens.shape, bool), np.arange(3, dtype=np.int32)
-    )
+    ids = jnp.arange(3, dtype=jnp.int32)
+    batch = Batch(images[:, None], tokens, positions, segments, jnp.zeros(tokens.shape, bool), ids, ids * 0)
     for name, search in (("greedy", greedy), ("beam", functools.partial(beam, beams=3))):
         decode = functools.partial(search, arch.graph, new_tokens=8, end_token=int(expected["end"][0]))
         np.testing.assert_array_equal(jax.jit(decode)(parameters, batch), expected[name])

@@ -1,6 +1,7 @@
 """The streamed statistics against float64 autodiff of the definitions, on one device and on a mesh; their memory."""
 
 import functools
+from unittest.mock import Mock
 
 import jax
 import jax.extend
@@ -26,7 +27,7 @@ def draw(vocabulary, tokens, *, tied=False, bias=False, dtype=np.float32, scale=
     hidden = [jnp.asarray(rng.normal(0, scale, (tokens // 4, 4, WIDTH)), dtype) for _ in range(2)]
     weight = rng.normal(0, 1.0, (vocabulary, WIDTH) if tied else (WIDTH, vocabulary)).astype(np.float32)
     offset = rng.normal(0, 1.0, vocabulary).astype(np.float32) if bias else None
-    targets = rng.integers(0, vocabulary, (tokens // 4, 4)).astype(np.int32)
+    targets = jnp.asarray(rng.integers(0, vocabulary, (tokens // 4, 4)), jnp.int32)
     return hidden, weight, offset, targets, rng.normal(size=(6, tokens // 4, 4)).astype(np.float32)
 
 
@@ -156,7 +157,7 @@ def test_extreme_logits_are_finite_with_right_gradients(shards):
     signs = np.sign(np.random.default_rng(0).normal(size=(8, 1, 16))).astype(np.float32)
     hidden = [jnp.asarray(80 * signs), jnp.asarray(-80 * signs)]
     head = Head(jnp.eye(16, dtype=jnp.float32))
-    targets, cotangents = np.arange(8, dtype=np.int32)[:, None], np.ones((6, 8, 1), np.float32)
+    targets, cotangents = jnp.arange(8, dtype=jnp.int32)[:, None], np.ones((6, 8, 1), np.float32)
     mine = ours(hidden, head, targets, cotangents, split_of(head, shards))
     assert_close(mine, oracle(hidden, head, targets, cotangents), 1e-5)
 
@@ -202,12 +203,8 @@ def test_a_frozen_head_has_no_gradient_buffer():
     assert (512, 48) not in found(0)
 
 
-class Accelerator:
-    platform = "tpu"
-
-
 def test_the_reference_version_is_chosen_where_memory_allows(monkeypatch):
-    chip = [Accelerator()]
+    chip = [Mock(spec=jax.Device, platform="tpu")]
     assert fused.reference_fits(2048, 2, 1024, chip)
     assert not fused.reference_fits(2048, 2, 32064, chip)
     assert fused.reference_fits(2048, 2, 32064, chip * 4)

@@ -32,8 +32,8 @@ def oracle(z, y, targets):
 
 def draw(seed, tokens=7, vocabulary=11, scale=3.0):
     rng = np.random.default_rng(seed)
-    z, y = (rng.normal(0, scale, (tokens, vocabulary)).astype(np.float32) for _ in range(2))
-    return z, y, rng.integers(0, vocabulary, tokens).astype(np.int32)
+    z, y = (jnp.asarray(rng.normal(0, scale, (tokens, vocabulary)), jnp.float32) for _ in range(2))
+    return z, y, jnp.asarray(rng.integers(0, vocabulary, tokens), jnp.int32)
 
 
 @pytest.mark.parametrize("vocabulary", [2, 11, 512])

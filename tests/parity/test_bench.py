@@ -44,7 +44,8 @@ def test_the_torch_loader_makes_the_same_rows(small_config, monkeypatch):
         ours = train_batches(config.data, config.seed, encoder, source, batch_size=16, view=config.view)
         batch = next(ours)
     order = np.argsort(batch.ids)
-    for name in ("ids", "images", "tokens", "positions", "segments", "answer_mask"):
+    assert torch.cat([one["id"] for one in batches]).tolist() == batch.ids[order].tolist()
+    for name in ("images", "tokens", "positions", "segments", "answer_mask"):
         made = torch.cat([one[name] for one in batches]).numpy()
         np.testing.assert_array_equal(made, getattr(batch, name)[order])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxguard.config import Remat
@@ -35,7 +35,7 @@ class Blip2(VisionLanguageModel):
     bridge = r"^(projector|qformer)"
     queries = r"^qformer"
 
-    def __init__(self, config: Blip2Config, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
+    def __init__(self, config: Blip2Config, *, dtype: DTypeLike, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         self.qformer = QFormer(config.qformer, queries=config.num_query_tokens, remat=remat, rngs=rngs)

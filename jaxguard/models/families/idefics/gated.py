@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.config import Remat
@@ -92,7 +93,7 @@ class GatedLlama(Llama):
         own_head = additional and not config.llama.tie_word_embeddings
         self.additional_head = Linear(width, additional, bias=False, rngs=rngs) if own_head else None
 
-    def embed(self, tokens: Int[Array, "B T"], dtype: jnp.dtype) -> Float[Array, "B T D"]:
+    def embed(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
         """Token vectors."""
         if self.additional_embedding is None:
             return self.embedding(tokens, dtype)

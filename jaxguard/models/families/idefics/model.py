@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxguard.config import Remat
@@ -36,7 +37,7 @@ class Idefics(VisionLanguageModel):
     bridge = r"^(resampler|language\.cross|language\.additional_)"
     queries = r"^resampler"
 
-    def __init__(self, config: IdeficsConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
+    def __init__(self, config: IdeficsConfig, *, dtype: DTypeLike, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         resampler = config.resampler

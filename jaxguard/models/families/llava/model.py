@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxguard.config import Remat
@@ -53,7 +54,7 @@ class Llava(VisionLanguageModel):
 
     bridge = r"^projector"
 
-    def __init__(self, config: LlavaConfig, *, dtype: jnp.dtype, remat: Remat, rngs: nnx.Rngs):
+    def __init__(self, config: LlavaConfig, *, dtype: DTypeLike, remat: Remat, rngs: nnx.Rngs):
         self.config, self.dtype = config, dtype
         self.vision = Vit(config.vision, remat=remat, rngs=rngs)
         self.projector = Projector(config, rngs=rngs)
