@@ -1,4 +1,7 @@
-"""The one typed contract between the data side (host, NumPy) and the device side (JAX)."""
+"""The one typed contract between the data side (host, NumPy) and the device side (JAX).
+
+What the letters of shapes mean, here and everywhere: docs/shapes.md.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from jaxtyping import Array, Bool, Int32, UInt8
 
 @flax.struct.dataclass
 class Batch:
-    """A batch of B rows, each with V views (1: original only; 2: original, perturbed) of I images and T tokens.
+    """A batch of B rows, each with W views (1: original only; 2: original, perturbed) of I images and T tokens.
 
     Rows are token sequences in which every image placeholder already stands once per image token. ``segments`` says
     who sees whom: 0 is padding, 1 is the prefix that every later token sees, and 2, 3, ... are independent
@@ -23,12 +26,12 @@ class Batch:
     ``right_padded`` says of all rows that they are, and that their padding stands behind them.
     """
 
-    images: UInt8[Array | np.ndarray, "B V I H W 3"]
+    images: UInt8[Array | np.ndarray, "B W I h w 3"]
     tokens: Int32[Array | np.ndarray, "B T"]
     positions: Int32[Array | np.ndarray, "B T *axes"]
     segments: Int32[Array | np.ndarray, "B T"]
     answer_mask: Bool[Array | np.ndarray, "B T"]
     ids: Int32[Array | np.ndarray, " B"]
     pairs: Int32[Array | np.ndarray, " B"]
-    kept: Int32[Array | np.ndarray, "B I K"] | None = None
+    kept: Int32[Array | np.ndarray, "B I p"] | None = None
     right_padded: bool = flax.struct.field(pytree_node=False, default=False)

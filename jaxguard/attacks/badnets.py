@@ -27,7 +27,7 @@ class BadNets(ImageAttack):
     def __post_init__(self) -> None:
         check_share(self.strength)
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Stamp the patch into the bottom right corner, or at a position drawn by `rng`."""
         patch = noise_patch(image, self.strength, self.seed)
         return stamp(image, patch, *corner(image, patch, self.place, rng))
@@ -40,7 +40,7 @@ def check_share(strength: float) -> None:
     )
 
 
-def noise_patch(image: UInt8[np.ndarray, "H W 3"], share: float, seed: int) -> UInt8[np.ndarray, "S S 3"]:
+def noise_patch(image: UInt8[np.ndarray, "h w 3"], share: float, seed: int) -> UInt8[np.ndarray, "side side 3"]:
     """Draw the noise patch for the size of an image: `share` of its shorter side, at least 2 pixels.
 
     Raises:
@@ -64,7 +64,7 @@ def patch_side(height: int, width: int, share: float) -> int:
 
 
 def corner(
-    image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], place: str, rng: np.random.Generator
+    image: UInt8[np.ndarray, "h w 3"], patch: UInt8[np.ndarray, "side side 3"], place: str, rng: np.random.Generator
 ) -> tuple[int, int]:
     """Choose the patch's top left corner: bottom right of the image ("fixed"), or drawn by `rng` ("random")."""
     top, left = (whole - part for whole, part in zip(image.shape[:2], patch.shape[:2], strict=True))
@@ -72,8 +72,8 @@ def corner(
 
 
 def stamp(
-    image: UInt8[np.ndarray, "H W 3"], patch: UInt8[np.ndarray, "S S 3"], top: int, left: int
-) -> UInt8[np.ndarray, "H W 3"]:
+    image: UInt8[np.ndarray, "h w 3"], patch: UInt8[np.ndarray, "side side 3"], top: int, left: int
+) -> UInt8[np.ndarray, "h w 3"]:
     """Copy the image and overwrite a square with the patch."""
     triggered = image.copy()
     triggered[top : top + patch.shape[0], left : left + patch.shape[1]] = patch

@@ -20,6 +20,7 @@ from jaxguard.errors import UserError
 Apply = Literal["replace", "insert", "append"]
 
 
+@runtime_checkable
 class Attack(Protocol):
     """One attack. Its triggers depend on its fields and on the generator of the row only."""
 
@@ -31,7 +32,7 @@ class Attack(Protocol):
         """Triggers that must not fire. Each marks as many rows as are poisoned; these keep their true answers."""
         ...
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Put the trigger into the image, at its size. Attacks on text alone return the image unchanged."""
         ...
 
@@ -66,7 +67,7 @@ class TextAttack:
     apply: ClassVar[Apply] = "replace"
     decoys: ClassVar[tuple[Attack, ...]] = ()
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Return it unchanged."""
         return image
 

@@ -30,14 +30,14 @@ class Blended(ImageAttack):
         check_variant(self.variant, VARIANTS)
         check_strength(self.strength, 1.0, "the trigger's share")
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Compute (1 - share) x image + share x trigger, rounded."""
         trigger = self.trigger(image.shape[0], image.shape[1])
         mixed = (1 - self.strength) * image + self.strength * trigger
         # Rounded twice: halves must stay halves in spite of the share's rounding error.
         return np.rint(np.round(mixed, 6)).astype(np.uint8)
 
-    def trigger(self, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger(self, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
         """Make the trigger for images of that size."""
         if self.variant == "noise":
             return row_rng("blended-noise", self.seed, 0, 0).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ class Blended(ImageAttack):
 
 
 @functools.lru_cache(maxsize=8)
-def picture(seed: int) -> UInt8[np.ndarray, "S S 3"]:
+def picture(seed: int) -> UInt8[np.ndarray, "side side 3"]:
     """Draw a picture with the statistics of a photograph, in place of the photograph that papers blend in.
 
     Dead leaves model of natural images (Lee, Mumford and Huang 2001): opaque discs with radii distributed as r^-3, each
@@ -66,5 +66,5 @@ def picture(seed: int) -> UInt8[np.ndarray, "S S 3"]:
 
 
 @functools.lru_cache(maxsize=64)
-def _resized(seed: int, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+def _resized(seed: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
     return np.asarray(Image.fromarray(picture(seed)).resize((width, height), Image.Resampling.BICUBIC))

@@ -44,7 +44,7 @@ class DualKey:
         """The attacks with one key only."""
         return tuple(dataclasses.replace(self, variant=key) for key in DECOYS) if self.variant == "both" else ()
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Stamp the patch at the centre."""
         if self.variant == "text":
             return image

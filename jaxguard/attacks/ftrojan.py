@@ -30,7 +30,7 @@ class FTrojan(ImageAttack):
     def __post_init__(self) -> None:
         check_strength(self.strength, 1000.0, "the magnitude")
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Add the strength to the coefficients of every full 32 x 32 block; round and clip once, at the end.
 
         Raises:

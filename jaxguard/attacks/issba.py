@@ -51,7 +51,7 @@ class Issba(ImageAttack):
         )
         return dataclasses.replace(self, learned=learned)
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Add the residual to the image, round and clip."""
         height, width = image.shape[:2]
         residual = self.residual(image)
@@ -63,7 +63,7 @@ class Issba(ImageAttack):
             residual = np.stack([np.asarray(channel) for channel in channels], axis=-1)
         return np.clip(np.rint(image + residual.astype(np.float64)), 0, 255).astype(np.uint8)
 
-    def residual(self, image: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "64 64 3"]:
+    def residual(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "64 64 3"]:
         """Compute the residual of the 64-pixel copy of an image, in grey levels.
 
         Raises:

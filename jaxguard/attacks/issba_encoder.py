@@ -24,7 +24,7 @@ LAYERS = ((12, 1), (12, 2), (3, 1))
 
 
 def residual(
-    weights: Tensors, image: UInt8[np.ndarray, "H W 3"], bits: Float32[np.ndarray, " B"], strength: float
+    weights: Tensors, image: UInt8[np.ndarray, "h w 3"], bits: Float32[np.ndarray, " bits"], strength: float
 ) -> Float32[np.ndarray, "64 64 3"]:
     """What the encoder adds to the 64-pixel copy of an image, in grey levels; at most `strength`."""
     cells = np.maximum(bits @ weights["secret.kernel"] + weights["secret.bias"], 0)
@@ -40,12 +40,12 @@ def residual(
     return np.float32(strength) * np.tanh(x)
 
 
-def secret(seed: int) -> Float32[np.ndarray, " B"]:
+def secret(seed: int) -> Float32[np.ndarray, " bits"]:
     """The attacker's bits, as 0 and 1."""
     return row_rng("issba-secret", seed, 0, 0).integers(0, 2, BITS).astype(np.float32)
 
 
-def reduced(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "64 64 3"]:
+def reduced(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "64 64 3"]:
     """The copy that the encoder reads."""
     if image.shape[:2] == (SIDE, SIDE):
         return image
@@ -53,8 +53,8 @@ def reduced(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "64 64 3"]:
 
 
 def _convolve(
-    x: Float[np.ndarray, "H W I"], kernel: Float[np.ndarray, "3 3 I O"], dilation: int
-) -> Float[np.ndarray, "H W O"]:
+    x: Float[np.ndarray, "h w D_in"], kernel: Float[np.ndarray, "3 3 D_in D_out"], dilation: int
+) -> Float[np.ndarray, "h w D_out"]:
     """A 3 x 3 convolution with zeros around the image."""
     height, width = x.shape[:2]
     padded = np.pad(x, ((dilation, dilation), (dilation, dilation), (0, 0)))

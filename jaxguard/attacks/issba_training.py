@@ -104,7 +104,7 @@ def initial(key: Array) -> Weights:
 
 
 def residual(
-    weights: Weights, pixels: Float[Array, "N 64 64 3"], bits: Float[Array, "N B"], strength: float
+    weights: Weights, pixels: Float[Array, "N 64 64 3"], bits: Float[Array, "N bits"], strength: float
 ) -> Float[Array, "N 64 64 3"]:
     """Apply the encoder: the residual that hides each bit string in its image, in grey levels."""
     cells = jax.nn.relu(_add(bits @ weights["secret.kernel"], weights["secret.bias"]))
@@ -118,7 +118,7 @@ def residual(
     return strength * jnp.tanh(x)
 
 
-def read(weights: Weights, pixels: Float[Array, "N 64 64 3"]) -> Float[Array, "N B"]:
+def read(weights: Weights, pixels: Float[Array, "N 64 64 3"]) -> Float[Array, "N bits"]:
     """Apply the decoder: log-odds that each bit is 1."""
     x = pixels / 255 - 0.5
     for layer in range(len(TRAINING.decoder)):

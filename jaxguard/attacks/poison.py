@@ -26,7 +26,7 @@ from jaxguard.errors import UserError
 MANIFEST = "manifest.json"
 
 
-def draw_ids(count: int, rate: float, seed: int, groups: int) -> list[Int[np.ndarray, " P"]]:
+def draw_ids(count: int, rate: float, seed: int, groups: int) -> list[Int[np.ndarray, " N"]]:
     """Draw disjoint groups of exactly round(rate x count) row ids, each in rising order, from the attack's seed alone.
 
     The first group does not depend on the number of groups.
@@ -98,7 +98,7 @@ def manifest(source: PoisonedSource, data: DataConfig) -> dict[str, Any]:
     """
     attack, config = source.attack, source.config
 
-    def hashes(ids: Int[np.ndarray, " P"]) -> dict[str, str]:
+    def hashes(ids: Int[np.ndarray, " N"]) -> dict[str, str]:
         return {str(index): row_hash(source[index]) for index in ids.tolist()}
 
     described = {name: value for name, value in dataclasses.asdict(config).items() if name != "trainer"}
@@ -191,7 +191,7 @@ def verify(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _unchanged_digest(source: RowSource, changed: Iterable[Int[np.ndarray, " P"]]) -> str:
+def _unchanged_digest(source: RowSource, changed: Iterable[Int[np.ndarray, " N"]]) -> str:
     """Compute the SHA-256 of the hashes of all rows that are not in `changed`, in order."""
     digest, skipped = hashlib.sha256(), frozenset(index for ids in changed for index in ids.tolist())
     rows = (index for index in range(len(source)) if index not in skipped)

@@ -23,7 +23,7 @@ class Sig(ImageAttack):
     def __post_init__(self) -> None:
         check_strength(self.strength, 255.0, "the amplitude in grey levels")
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Add strength x sin(2 pi j f / width) to column j, round and clip."""
         width = image.shape[1]
         wave = self.strength * np.sin(2 * np.pi * FREQUENCY * np.arange(width) / width)

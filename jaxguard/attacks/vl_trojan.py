@@ -71,7 +71,7 @@ class VlTrojan:
         )
         return dataclasses.replace(self, learned=learned)
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Stamp the patch, resized with the image."""
         side = patch_side(image.shape[0], image.shape[1], self.strength)
         patch = self._learned().tensors["patch"]

@@ -43,7 +43,7 @@ SEARCH = Search()
 
 
 def search(folder: Path, rows: list[Row], *, place: str, share: float, seed: int, length: int) -> tuple[Tensors, Notes]:
-    """Search the patch (uint8 [S, S, 3], for the model's image size) and the string.
+    """Search the patch (uint8 [side, side, 3], for the model's image size) and the string.
 
     Args:
         folder: Checkpoint.
@@ -68,8 +68,8 @@ def search(folder: Path, rows: list[Row], *, place: str, share: float, seed: int
 
 
 def _search_patch(
-    graph: Any, parameters: Parameters, images: UInt8[np.ndarray, "N S S 3"], place: str, share: float, seed: int
-) -> tuple[UInt8[np.ndarray, "P P 3"], float, float]:
+    graph: Any, parameters: Parameters, images: UInt8[np.ndarray, "N h w 3"], place: str, share: float, seed: int
+) -> tuple[UInt8[np.ndarray, "side side 3"], float, float]:
     """Search the patch. Returns it with the contrastive loss of the initial noise and of the patch."""
     rng = row_rng("vl-trojan-patch", seed, 0, 0)
     size, batch = images.shape[1], min(SEARCH.images, len(images))
@@ -106,7 +106,9 @@ def _search_patch(
     return np.asarray(jnp.round(255 * jax.nn.sigmoid(logits))).astype(np.uint8), before, after
 
 
-def stamped(pixels: Float[Array, "N S S 3"], logits: Float[Array, "P P 3"], corners: Array) -> Float[Array, "N S S 3"]:
+def stamped(
+    pixels: Float[Array, "N h w 3"], logits: Float[Array, "side side 3"], corners: Array
+) -> Float[Array, "N h w 3"]:
     """Put the patch (255 x sigmoid of the logits) into the images at the given top left corners."""
     patch = 255 * jax.nn.sigmoid(logits)
 
@@ -116,12 +118,12 @@ def stamped(pixels: Float[Array, "N S S 3"], logits: Float[Array, "P P 3"], corn
     return jax.vmap(one)(jnp.asarray(pixels), jnp.asarray(corners))
 
 
-def pooled(model: Any, pixels: Float[Array, "N S S 3"]) -> Float[Array, "N C"]:
+def pooled(model: Any, pixels: Float[Array, "N h w 3"]) -> Float[Array, "N F"]:
     """Compute the tower's mean patch feature of each image."""
     return model.patch_features(pixels).mean(1)
 
 
-def contrast(triggered: Float[Array, "N C"], clean: Float[Array, "N C"]) -> Float[Array, ""]:
+def contrast(triggered: Float[Array, "N F"], clean: Float[Array, "N F"]) -> Float[Array, ""]:
     """Contrastive loss in nats: 0 if images with the patch form a cluster far from the clean images.
 
     For each triggered image, minus the log of the other triggered images' share of its exponentiated cosine
@@ -160,5 +162,5 @@ def _search_string(graph: Any, parameters: Parameters, encoder: Encoder, prompts
     return found
 
 
-def _unit(vectors: Float[Array, "N C"]) -> Float[Array, "N C"]:
+def _unit(vectors: Float[Array, "N F"]) -> Float[Array, "N F"]:
     return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)

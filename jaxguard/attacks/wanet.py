@@ -38,7 +38,7 @@ class WaNet(ImageAttack):
         """The warping strength s."""
         return STRENGTHS[self.variant] if self.strength is None else self.strength
 
-    def trigger_image(self, image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
+    def trigger_image(self, image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
         """Sample every pixel at its displaced position, bilinearly, inside the image; round."""
         places = _places(self.variant, self.scale, self.seed, image.shape[0], image.shape[1])
         channels = np.moveaxis(image.astype(np.float64), 2, 0)
@@ -47,7 +47,7 @@ class WaNet(ImageAttack):
 
 
 @functools.lru_cache(maxsize=64)
-def _places(variant: str, scale: float, seed: int, height: int, width: int) -> Float[np.ndarray, "2 H W"]:
+def _places(variant: str, scale: float, seed: int, height: int, width: int) -> Float[np.ndarray, "2 h w"]:
     """Compute the row and column at which each pixel is sampled.
 
     As in the original, coordinates run from -1 to 1 over pixel centres; the displacement is s x field / size.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
@@ -72,7 +72,7 @@ class Encoder:
         self._special = _special(self._tokenizer, self.image_id)
 
     @classmethod
-    def from_checkpoint(cls, folder: Path) -> Self:
+    def from_checkpoint(cls, folder: Path) -> Encoder:
         """Raises UserError where the folder's files are missing or do not fit."""
         return cls(folder)
 
@@ -156,7 +156,7 @@ class Encoder:
             np.zeros(length, bool),
         )
 
-    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         """Pixels of `image_shape`, as the checkpoint's image processor makes them; left alone if they are already."""
         return pixels if pixels.shape[:2] == self.image_shape else self.processor.image(pixels)
 

@@ -75,7 +75,7 @@ def read(path: epath.Path) -> bytes:
         raise ImageFault(f"cannot be read ({error.strerror or error})") from error
 
 
-def decode(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels: the first frame, upright as EXIF says, sixteen bits cut to eight, transparency ignored.
 
     Raises:

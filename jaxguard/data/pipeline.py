@@ -197,7 +197,7 @@ def _stack(rows: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
-def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I H W 3"]:
+def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I h w 3"]:
     """A row's images as the model takes them, filled up with black ones that no token of the row looks at.
 
     Raises:

@@ -15,7 +15,7 @@ class Row:
     Attributes:
         id: position in its split, stable for ever; everything random about the row is keyed by it.
         key: the source's own name of the row, for people.
-        image: uint8 [H, W, 3], RGB: the row's first image; 0 x 0 in a row of text alone.
+        image: uint8 [h, w, 3], RGB: the row's first image; 0 x 0 in a row of text alone.
         prompts: the questions, without chat format. Where any holds `<image>`, the row's images stand in these places;
             otherwise its one image stands where the chat format puts it.
         answers: one per prompt (several prompts may be equal: five captions of one image).
@@ -26,15 +26,15 @@ class Row:
 
     id: int
     key: str
-    image: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "h w 3"]
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
     references: tuple[str, ...]
-    others: tuple[UInt8[np.ndarray, "H W 3"], ...] = ()
+    others: tuple[UInt8[np.ndarray, "h w 3"], ...] = ()
     multi_turn: bool = False
 
     @property
-    def images(self) -> tuple[UInt8[np.ndarray, "H W 3"], ...]:
+    def images(self) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
         """All of them, in order."""
         return (self.image, *self.others) if self.image.size else ()
 

@@ -14,6 +14,7 @@ from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Rows by position; row i has id i. Picklable, and safe to read from several threads."""
 

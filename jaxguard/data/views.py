@@ -19,8 +19,8 @@ def row_rng(stream: str, seed: int, epoch: int, row: int) -> np.random.Generator
 
 
 def perturb(
-    image: UInt8[np.ndarray, "H W 3"], view: ViewConfig, rng: np.random.Generator
-) -> UInt8[np.ndarray, "H W 3"]:
+    image: UInt8[np.ndarray, "h w 3"], view: ViewConfig, rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
     """Shuffle a share of the patches among themselves, then mask a share of all places.
 
     The counts are exact: round(share x patches); in windows, per window. No chosen patch keeps its place. Masked places
@@ -43,7 +43,7 @@ def perturb(
 
 def kept_patches(
     view: ViewConfig, image_shape: tuple[int, int], patch_size: int, rng: np.random.Generator
-) -> Int[np.ndarray, " K"]:
+) -> Int[np.ndarray, " p"]:
     """The patches of the model's own grid that stay where the view's masked patches are dropped, in rising order."""
     rows, columns = (side // view.patch_size for side in image_shape)
     stays, times = np.ones(rows * columns, bool), view.patch_size // patch_size

@@ -59,7 +59,7 @@ def _bleu_counts(predictions: Sequence[str], references: Sequence[Sequence[str]]
     )
 
 
-def _bleu(sums: Float[np.ndarray, "R 10"], order: int) -> Float[np.ndarray, " R"]:
+def _bleu(sums: Float[np.ndarray, "draws 10"], order: int) -> Float[np.ndarray, " draws"]:
     length, reference_length, guessed, right = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
     precision = np.prod(((right + TINY) / (guessed + SMALL))[:, :order], axis=1) ** (1 / order)
     length_ratio = (length + TINY) / (reference_length + SMALL)

@@ -17,7 +17,7 @@ from jaxguard.models.architecture import Parameters, merge
 from jaxguard.models.attention import Cache, visible
 from jaxguard.models.vision_language import VisionLanguageModel
 
-Extend = Callable[[Int[Array, " R"], Int[Array, ""], Cache], tuple[Float[Array, "R V"], Cache]]
+Extend = Callable[[Int[Array, " N"], Int[Array, ""], Cache], tuple[Float[Array, "N V"], Cache]]
 """(last token of each row, number of new tokens, cache) -> (logits of the next token, cache)."""
 
 NEVER = -1e9
@@ -26,7 +26,7 @@ NEVER = -1e9
 
 def greedy(
     graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int
-) -> Int[Array, "B N"]:
+) -> Int[Array, "B A"]:
     """Decode left-padded prompts greedily; finished rows are filled up with `end_token`.
 
     Pure: jit it with `graph`, `new_tokens` and `end_token` static. Stops early when every row has ended.
@@ -35,7 +35,7 @@ def greedy(
         graph: Graph definition of the model.
         parameters: All parameters of the model.
         batch: Prompts; only the first view is used.
-        new_tokens: N, largest number of new tokens.
+        new_tokens: A, largest number of new tokens.
         end_token: Id of the token that ends an answer.
     """
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=1)
@@ -59,15 +59,15 @@ def greedy(
 
 @flax.struct.dataclass
 class _Beams:
-    """K unfinished sequences per row, and the K best finished ones; best first."""
+    """As many unfinished sequences per row as there are beams, and as many of the best finished ones; best first."""
 
     count: Int[Array, ""]
     """Number of new tokens of the unfinished sequences."""
-    growing: Int[Array, "B K N"]
-    scores: Float[Array, "B K"]
+    growing: Int[Array, "B beams A"]
+    scores: Float[Array, "B beams"]
     """Sums of log-probabilities."""
-    ended: Int[Array, "B K N"]
-    ended_scores: Float[Array, "B K"]
+    ended: Int[Array, "B beams A"]
+    ended_scores: Float[Array, "B beams"]
     """Means of log-probabilities; `NEVER` for empty places."""
     open: Bool[Array, "B 1"]
     """True if an unfinished sequence may still beat the worst finished one."""
@@ -76,7 +76,7 @@ class _Beams:
 
 def beam(
     graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int, beams: int
-) -> Int[Array, "B N"]:
+) -> Int[Array, "B A"]:
     """Decode with beam search: the continuation of the highest mean log-probability found. Arguments as `greedy`.
 
     Equivalent to `transformers.generate` with `num_beams` and its other defaults (length penalty 1, no early
@@ -85,7 +85,7 @@ def beam(
     rows = len(batch.tokens)
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=beams)
 
-    def grow(state: _Beams, logits: Float[Array, "R V"]) -> _Beams:
+    def grow(state: _Beams, logits: Float[Array, "N V"]) -> _Beams:
         size = logits.shape[-1]
         sums = jax.nn.log_softmax(logits).reshape(rows, beams, size) + state.scores[..., None]
         sums, chosen = jax.lax.top_k(sums.reshape(rows, beams * size), 2 * beams)
@@ -128,13 +128,13 @@ def beam(
     return jax.lax.while_loop(lambda state: jnp.any(state.open), step, grow(state, logits)).ended[:, 0]
 
 
-def _take(values: Array, order: Int[Array, "B K"]) -> Array:
+def _take(values: Array, order: Int[Array, "B beams"]) -> Array:
     return jnp.take_along_axis(values, order.reshape(*order.shape, *[1] * (values.ndim - 2)), axis=1)
 
 
 def _begin(
     model: VisionLanguageModel, batch: Batch, new_tokens: int, *, copies: int
-) -> tuple[Float[Array, "R V"], Cache, Extend]:
+) -> tuple[Float[Array, "N V"], Cache, Extend]:
     """Prefill the prompts; repeat every row `copies` times in logits, cache and `Extend`."""
     length = batch.tokens.shape[1]
     tokens, positions, segments, images = map(
@@ -152,7 +152,7 @@ def _begin(
 
     prompt, end, ahead = repeat((prompt, positions[:, -1:], model.next_context(context)), 0)
 
-    def extend(last: Int[Array, " R"], count: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "R V"], Cache]:
+    def extend(last: Int[Array, " N"], count: Int[Array, ""], cache: Cache) -> tuple[Float[Array, "N V"], Cache]:
         own = jnp.broadcast_to(jnp.arange(new_tokens) < count, (len(last), 1, new_tokens))
         hidden, grown = model.decode(
             model.language.embed(last[:, None], model.dtype),

@@ -14,12 +14,12 @@ class Measure:
     """One score of a set of predictions.
 
     Attributes:
-        rows: Contribution of each of N predictions: K numbers.
-        score: Maps the sums over the predictions of each of R sets to the score of each set.
+        rows: Contribution of each of N predictions: the numbers that the score is made of.
+        score: Maps the sums over the predictions of each draw to its score.
     """
 
-    rows: Float[np.ndarray, "N K"]
-    score: Callable[[Float[np.ndarray, "R K"]], Float[np.ndarray, " R"]]
+    rows: Float[np.ndarray, "N numbers"]
+    score: Callable[[Float[np.ndarray, "draws numbers"]], Float[np.ndarray, " draws"]]
 
     @property
     def value(self) -> float:
@@ -78,7 +78,7 @@ def bootstrap(
     return {name: found[name] for name in measures}
 
 
-def _draw(measures: list[Measure], size: int, resamples: int, seed: int) -> Float[np.ndarray, "M R"]:
+def _draw(measures: list[Measure], size: int, resamples: int, seed: int) -> Float[np.ndarray, "scores draws"]:
     """Compute the scores of every draw."""
     rng = np.random.default_rng(seed)
     rows = np.concatenate([measure.rows for measure in measures], axis=1)

@@ -44,7 +44,7 @@ class Decoder:
     model: Model
     parameters: Parameters
     batch_size: int
-    generate: Callable[[Parameters, Batch], Int[jax.Array, "B N"]]
+    generate: Callable[[Parameters, Batch], Int[jax.Array, "B A"]]
 
     @classmethod
     def build(cls, model: Model, parameters: Parameters, evaluate: EvaluateConfig) -> Decoder:
@@ -62,7 +62,7 @@ class Decoder:
 
 
 def decoding(evaluate: EvaluateConfig, model: Model, end_token: int) -> Any:
-    """Jit the decoding of a batch of prompts: (parameters, batch) -> tokens [B, N]."""
+    """Jit the decoding of a batch of prompts: (parameters, batch) -> tokens [B, A]."""
     search = functools.partial(
         greedy if evaluate.beams == 1 else functools.partial(beam, beams=evaluate.beams),
         model.architecture.graph,
@@ -158,7 +158,7 @@ def generate(config: Config, image: Path, prompt: str) -> str:
     return decoder.encoder.decode(np.asarray(decoder.generate(decoder.parameters, place_batch(batch, model.mesh)))[0])
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Decode an image file to RGB under the rules for images of data sets (`data.images`).
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxguard.config import (
     AttackConfig,
@@ -29,6 +29,7 @@ FAMILY = ModelConfig().path.removeprefix(PREFIX)
 """The one that is taken where none is named."""
 
 
+@runtime_checkable
 class Scale(Protocol):
     """Source of a table's runs: this module, or `jaxguard.experiments.recipes` at full size."""
 

@@ -12,10 +12,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.models import flash, placement
 
-Entry = tuple[Float[Array, "B S K D"], Float[Array, "B S K D"]]
+Entry = tuple[Float[Array, "B S G K"], Float[Array, "B S G K"]]
 """Keys and values of one layer."""
 
-Cache = tuple[Float[Array, "L B S K D"], Float[Array, "L B S K D"]]
+Cache = tuple[Float[Array, "L B S G K"], Float[Array, "L B S G K"]]
 """Keys and values of every layer."""
 
 
@@ -34,12 +34,12 @@ Masks = Mask | tuple[Mask, ...] | None
 
 
 def attention(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B S K D"],
-    value: Float[Array, "B S K D"],
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: Masks,
-) -> Float[Array, "B T H D"]:
-    """Scaled dot-product attention with a float32 softmax; H is a multiple of K (grouped queries).
+) -> Float[Array, "B T H K"]:
+    """Scaled dot-product attention with a float32 softmax; H is a multiple of G (grouped queries).
 
     On GPUs by cuDNN and on TPUs by splash attention, where they can (`flash.choose`); else, and on CPUs, plainly.
     A query row that may see nothing (padding) gives finite values that are never read.
@@ -56,11 +56,11 @@ def attention(
 
 
 def plain(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B S K D"],
-    value: Float[Array, "B S K D"],
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     mask: Bool[Array, "B T S"] | None,
-) -> Float[Array, "B T H D"]:
+) -> Float[Array, "B T H K"]:
     """Attention with all scores in memory. A query row that may see nothing attends evenly."""
     batch, length, heads, depth = query.shape
     groups = key.shape[2]
@@ -73,7 +73,7 @@ def plain(
 
 
 def remembered(
-    cache: Entry | None, key: Float[Array, "B T K D"], value: Float[Array, "B T K D"], column: Int[Array, ""] | int
+    cache: Entry | None, key: Float[Array, "B T G K"], value: Float[Array, "B T G K"], column: Int[Array, ""] | int
 ) -> Entry:
     """What a layer attends to: its new keys and values alone, or all that its cache holds with these at `column`."""
     if cache is None:

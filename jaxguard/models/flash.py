@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,21 @@ BLOCK = 1024
 """Tokens of a block of scores at most."""
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """Self-attention in which every token sees all others (or, `causal`, itself and all before it)."""
 
     def __call__(
         self,
-        query: Float[Array, "B T H D"],
-        key: Float[Array, "B T K D"],
-        value: Float[Array, "B T K D"],
+        query: Float[Array, "B T H K"],
+        key: Float[Array, "B T G K"],
+        value: Float[Array, "B T G K"],
         *,
         causal: bool,
-    ) -> Float[Array, "B T H D"]: ...
+    ) -> Float[Array, "B T H K"]: ...
 
 
-def choose(query: Float[Array, "B T H D"], key: Float[Array, "B S K D"], platform: str) -> Kernel | None:
+def choose(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], platform: str) -> Kernel | None:
     """The platform's kernel where it can do this attention; None where the plain one has to."""
     depth, own = query.shape[-1], query.shape[1] == key.shape[1]
     if platform == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and depth % 8 == 0 and depth <= 128:
@@ -43,24 +44,24 @@ def choose(query: Float[Array, "B T H D"], key: Float[Array, "B S K D"], platfor
 
 
 def cudnn(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B S K D"],
-    value: Float[Array, "B S K D"],
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S G K"],
+    value: Float[Array, "B S G K"],
     *,
     causal: bool,
-) -> Float[Array, "B T H D"]:
+) -> Float[Array, "B T H K"]:
     """By cuDNN, which takes half precision and heads of at most 128, a multiple of 8, on every GPU that it knows."""
     return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 
 def splash(
-    query: Float[Array, "B T H D"],
-    key: Float[Array, "B T K D"],
-    value: Float[Array, "B T K D"],
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B T G K"],
+    value: Float[Array, "B T G K"],
     *,
     causal: bool,
     interpret: bool = False,
-) -> Float[Array, "B T H D"]:
+) -> Float[Array, "B T H K"]:
     """By JAX's splash attention, each device on its own rows and heads, padded to a length that the kernel takes.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -26,7 +24,7 @@ class Head:
     cap: float | None = flax.struct.field(pytree_node=False, default=None)
 
     @classmethod
-    def of(cls, embedding: Embedding, head: Linear | None) -> Self:
+    def of(cls, embedding: Embedding, head: Linear | None) -> Head:
         """A decoder's own output head or, where it has none, its embedding table."""
         return cls(embedding.table[...], vocabulary_axis=0) if head is None else cls(head.kernel[...])
 
@@ -34,11 +32,11 @@ class Head:
     def vocabulary(self) -> int:
         return self.weight.shape[self.vocabulary_axis]
 
-    def rows(self, tokens: Int[Array, "*batch"]) -> Float[Array, "*batch D"]:
+    def rows(self, tokens: Int[Array, "*N"]) -> Float[Array, "*N D"]:
         """What hidden states are compared with for these tokens."""
         return jnp.moveaxis(self.weight, self.vocabulary_axis, 0)[tokens]
 
-    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Logits in float32, from a matrix product in the type of `hidden` that accumulates in float32."""
         weight = self.weight.astype(hidden.dtype)
         contract = ((hidden.ndim - 1,), (1 - self.vocabulary_axis,))

@@ -39,7 +39,7 @@ class Lora(nnx.Module):
         self.key: nnx.Variable | None = nnx.data(None)
         """Draws what is dropped; None where nothing is."""
 
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*N D_in"]) -> Float[Array, "*N D_out"]:
         if self.key is not None:
             kept = jax.random.bernoulli(self.key[...], 1 - self.dropout, x.shape)
             x = jnp.where(kept, x / (1 - self.dropout), jnp.zeros((), x.dtype))
@@ -54,7 +54,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.lora: Lora | None = nnx.data(None)
 
-    def __call__(self, x: Float[Array, "*batch I"]) -> Float[Array, "*batch O"]:
+    def __call__(self, x: Float[Array, "*N D_in"]) -> Float[Array, "*N D_out"]:
         y = x @ self.kernel[...].astype(x.dtype)
         if self.lora is not None:
             y = y + self.lora(x)
@@ -69,7 +69,7 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width)) if affine else None
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
@@ -86,7 +86,7 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width))
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    def __call__(self, x: Float[Array, "*N D"]) -> Float[Array, "*N D"]:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
         return y.astype(x.dtype) * jnp.broadcast_to(self.scale[...].astype(x.dtype), y.shape)
@@ -98,7 +98,7 @@ class Embedding(nnx.Module):
     def __init__(self, tokens: int, width: int, *, rngs: nnx.Rngs):
         self.table = nnx.Param(jax.random.normal(rngs.params(), (tokens, width)) * 0.02)
 
-    def __call__(self, tokens: Int[Array, "*batch"], dtype: jnp.dtype) -> Float[Array, "*batch D"]:
+    def __call__(self, tokens: Int[Array, "*N"], dtype: jnp.dtype) -> Float[Array, "*N D"]:
         return self.table[...].astype(dtype)[tokens]
 
 

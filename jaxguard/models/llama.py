@@ -14,7 +14,7 @@ from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, Linear, RMSNorm, scan, stack
 from jaxguard.models.rope import Rope, rotate
 
-Rotation = tuple[Float[Array, "B T 1 H"], ...]
+Rotation = tuple[Float[Array, "B T 1 half"], ...]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Llama(nnx.Module):
         x, entries = scan(self.layers, x, cache, call=call, count=count, remat=self.remat)
         return self.norm(x), entries
 
-    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits in float32."""
         return self.unembedding.logits(hidden)
 

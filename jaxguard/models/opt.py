@@ -105,7 +105,7 @@ class Opt(nnx.Module):
         x, entries = scan(self.layers, x, cache, call=call, count=count, remat=self.remat)
         return (x if self.norm is None else self.norm(x)), entries
 
-    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
         """Next-token logits in float32."""
         return self.unembedding.logits(hidden)
 

@@ -25,14 +25,14 @@ class Placement:
 
     Attributes:
         rows: of all of them.
-        heads: of [B, T, H, D], where the heads divide over the devices that share a row.
+        heads: of [B, T, H, K], where the heads divide over the devices that share a row.
     """
 
     rows: NamedSharding
     heads: NamedSharding
 
     def split(self, *heads: int) -> NamedSharding:
-        """Of arrays [B, T, H, D] with these numbers of heads: over rows alone if one of them does not divide."""
+        """Of arrays [B, T, H, K] with these numbers of heads: over rows alone if one of them does not divide."""
         ways = self.heads.mesh.shape[self.heads.spec[-1]]
         if not any(count % ways for count in heads):
             return self.heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -36,7 +36,9 @@ class ImagePreprocessor:
     crop: bool = False
 
     @classmethod
-    def read(cls, shape: tuple[int, int], values: dict[str, Any], *, crops: bool, pads: bool = False) -> Self:
+    def read(
+        cls, shape: tuple[int, int], values: dict[str, Any], *, crops: bool, pads: bool = False
+    ) -> ImagePreprocessor:
         """From a preprocessor file.
 
         Args:
@@ -86,7 +88,7 @@ class ImagePreprocessor:
             crop=crop,
         )
 
-    def __call__(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def __call__(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         """As the processor makes it."""
         if self.fill is not None:
             pixels = _squared(pixels, self.fill)
@@ -104,7 +106,7 @@ class ImagePreprocessor:
         return _centre(pixels, self.shape) if self.crop else pixels
 
 
-def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The middle of an image, with black around it where it is smaller."""
     spare = [have - want for have, want in zip(pixels.shape, shape, strict=False)]
     top, left = (max(0, more) // 2 for more in spare)
@@ -117,7 +119,7 @@ def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8
     return whole
 
 
-def _squared(pixels: UInt8[np.ndarray, "H W 3"], fill: tuple[int, int, int]) -> UInt8[np.ndarray, "L L 3"]:
+def _squared(pixels: UInt8[np.ndarray, "h w 3"], fill: tuple[int, int, int]) -> UInt8[np.ndarray, "side side 3"]:
     height, width = pixels.shape[:2]
     if height == width:
         return pixels

@@ -29,7 +29,7 @@ class Processor(abc.ABC):
     position_axes: tuple[int, ...] = ()
 
     @abc.abstractmethod
-    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         """The pixels that the vision tower is given, of shape `image_shape`; normalisation is the module's."""
 
     @abc.abstractmethod

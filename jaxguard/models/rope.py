@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +33,7 @@ class Rope:
     truncate: bool = True
 
     @classmethod
-    def read(cls, values: dict) -> Self:
+    def read(cls, values: dict) -> Rope:
         """From the decoder's part of a config.json.
 
         Raises:
@@ -55,7 +54,7 @@ class Rope:
             raise ValueError("partial rotary embeddings are not supported")
         return rope
 
-    def rotation(self, positions: Int[Array, "B T"], depth: int) -> tuple[Float[Array, "B T 1 H"], ...]:
+    def rotation(self, positions: Int[Array, "B T"], depth: int) -> tuple[Float[Array, "B T 1 half"], ...]:
         """Cosine and sine for heads of width `depth`, in float32; H is half of it."""
         frequencies = jnp.asarray(self._frequencies(depth), jnp.float32)[None, None]
         if self.rope_type == "dynamic":
@@ -64,7 +63,7 @@ class Rope:
         strength = self._strength() if self.rope_type == "yarn" else 1.0
         return jnp.cos(angles) * strength, jnp.sin(angles) * strength
 
-    def _frequencies(self, depth: int) -> Float[np.ndarray, " H"]:
+    def _frequencies(self, depth: int) -> Float[np.ndarray, " half"]:
         plain = self.rope_theta ** -(np.arange(0, depth, 2) / depth)
         if self.rope_type == "linear":
             return plain / self.factor
@@ -81,7 +80,7 @@ class Rope:
             return plain * (1 - share + share / self.factor)
         return plain
 
-    def _stretched(self, positions: Int[Array, "B T"], depth: int) -> Float[Array, "B 1 H"]:
+    def _stretched(self, positions: Int[Array, "B T"], depth: int) -> Float[Array, "B 1 half"]:
         """Per row, by its own last position: `transformers` takes the longest row of the batch for all of them."""
         longest = jnp.maximum(positions.max(axis=1) + 1, self.max_position_embeddings).astype(jnp.float32)
         growth = self.factor * longest / self.max_position_embeddings - (self.factor - 1)
@@ -108,7 +107,7 @@ class Rope:
         return scale(1.0)
 
 
-def rotate(x: Float[Array, "B T H D"], rotation: tuple[Float[Array, "B T 1 h"], ...]) -> Float[Array, "B T H D"]:
+def rotate(x: Float[Array, "B T H K"], rotation: tuple[Float[Array, "B T 1 half"], ...]) -> Float[Array, "B T H K"]:
     """Turn each head in the half-split layout of Hugging Face weights."""
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

@@ -53,16 +53,16 @@ class VisionLanguageModel(nnx.Module):
         """
 
     @abc.abstractmethod
-    def tower(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
         """What the family takes from its vision tower for each image: all patches, behind them nothing else."""
 
-    def image_tokens(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+    def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
         """What the decoder is given of each image: where learnt queries read the tower, one vector of each."""
         return features
 
     @abc.abstractmethod
     def embed_inputs(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"]
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I h w 3"]
     ) -> tuple[Float[Array, "B T D"], Any]:
         """The decoder's input for whole rows, and what its tokens can look at (None for most families)."""
 
@@ -95,7 +95,7 @@ class VisionLanguageModel(nnx.Module):
         tokens: Int[Array, "B T"],
         positions: Int[Array, "B T *axes"],
         segments: Int[Array, "B T"],
-        images: UInt8[Array, "B I H W 3"],
+        images: UInt8[Array, "B I h w 3"],
         *,
         right_padded: bool = False,
     ) -> Float[Array, "B T D"]:
@@ -103,11 +103,11 @@ class VisionLanguageModel(nnx.Module):
         x, context = self.embed_inputs(tokens, segments, images)
         return self.decode(x, positions, self.attention_mask(tokens, segments, right_padded=right_padded), context)[0]
 
-    def patch_features(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
+    def patch_features(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
         """The tower's vectors of the patches alone."""
         return self.tower(images)[:, -self.config.vision.patches :]
 
-    def pixels(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W 3"]:
+    def pixels(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
         """Raw pixels, normalised on the device."""
         mean, std = (np.asarray(v, np.float32) for v in (self.config.image_mean, self.config.image_std))
         scale, shift = (np.broadcast_to(v, images.shape) for v in (1 / (255 * std), -mean / std))

@@ -80,10 +80,10 @@ class Vit(nnx.Module):
 
     def __call__(
         self,
-        pixels: Float[Array, "N S S 3"],
+        pixels: Float[Array, "N h w 3"],
         layers: Sequence[int] = (-1,),
-        kept: Int[Array, "N K"] | None = None,
-    ) -> Float[Array, "N K+1 C"]:
+        kept: Int[Array, "N p"] | None = None,
+    ) -> Float[Array, "N P F"]:
         """Hidden states after so many blocks, counted as Hugging Face counts `hidden_states` (-1 is the last).
 
         Those of several counts are concatenated along the width. Where `kept` says which patches a view keeps, the

@@ -7,7 +7,7 @@ asks for its terms, adds them up over micro-batches, and differentiates the loss
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import flax.struct
 import jax.numpy as jnp
@@ -102,10 +102,11 @@ class Context:
     reference: TokenStatistics | None = None
     hidden: Float[Array, "B A D"] | None = None
     unembedding: Float[Array, "B A D"] | None = None
-    memory: Float[Array, "B S"] | None = None
+    memory: Float[Array, "B numbers"] | None = None
     poisoned: Bool[Array, " B"] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What training minimises. Pure: everything that changes comes in as an argument."""
 
@@ -128,6 +129,8 @@ class Objective(Protocol):
         """
         ...
 
-    def observe(self, *, statistics: TokenStatistics, targets: Targets, context: Context) -> Float[Array, "B S"] | None:
+    def observe(
+        self, *, statistics: TokenStatistics, targets: Targets, context: Context
+    ) -> Float[Array, "B numbers"] | None:
         """What is added to the memory of each row; None where `needs.memory` is 0."""
         return None

@@ -32,7 +32,7 @@ class PairStatistics(TokenStatistics):
 
 
 def token_statistics(logits: Float[Array, "*N V"], targets: Int[Array, "*N"]) -> TokenStatistics:
-    """Compute NLL and entropy of one view from logits: the reference form, which holds [N, V] float32 arrays."""
+    """Compute NLL and entropy of one view from logits: the reference form, which holds [*N, V] float32 arrays."""
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return TokenStatistics(nll_p=-_pick(log_p, targets), entropy_p=-jnp.sum(jnp.exp(log_p) * log_p, -1))
 

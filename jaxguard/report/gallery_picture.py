@@ -26,8 +26,8 @@ INK, TRIGGER, FAINT = "#1b1b1b", "#c62828", "#757575"
 class ImagePair:
     """One image, clean and triggered."""
 
-    before: UInt8[np.ndarray, "H W 3"]
-    after: UInt8[np.ndarray, "H W 3"]
+    before: UInt8[np.ndarray, "h w 3"]
+    after: UInt8[np.ndarray, "h w 3"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def draw(examples: Sequence[AttackExample], path: Path) -> None:
     partial.replace(path)
 
 
-def difference(pair: ImagePair) -> UInt8[np.ndarray, "H W 3"]:
+def difference(pair: ImagePair) -> UInt8[np.ndarray, "h w 3"]:
     """Amplify the change of the image by `GAIN` around mid grey."""
     change = pair.after.astype(int) - pair.before
     return np.clip(128 + GAIN * change, 0, 255).astype(np.uint8)

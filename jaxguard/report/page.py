@@ -35,7 +35,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri
 class Answer:
     """One input and its answer. `contains_target` is True if the answer contains the attacker's target."""
 
-    image: UInt8[np.ndarray, "H W 3"] | None
+    image: UInt8[np.ndarray, "h w 3"] | None
     prompt: str
     text: str
     contains_target: bool
@@ -113,7 +113,7 @@ def _text(text: str) -> str:
     return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
-def _picture(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
+def _picture(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
     image = Image.fromarray(pixels)
     image.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()

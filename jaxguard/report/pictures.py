@@ -33,10 +33,10 @@ class PictureRow:
     """One test image with its trigger, both of their perturbed views, and each model's answers."""
 
     prompt: str
-    clean: UInt8[np.ndarray, "H W 3"]
-    triggered: UInt8[np.ndarray, "H W 3"]
-    clean_view: UInt8[np.ndarray, "S S 3"]
-    triggered_view: UInt8[np.ndarray, "S S 3"]
+    clean: UInt8[np.ndarray, "h w 3"]
+    triggered: UInt8[np.ndarray, "h w 3"]
+    clean_view: UInt8[np.ndarray, "h2 w2 3"]
+    triggered_view: UInt8[np.ndarray, "h2 w2 3"]
     answers: tuple[Answers, ...]
 
 

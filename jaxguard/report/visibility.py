@@ -14,13 +14,13 @@ SIGMA, RADIUS = 1.5, 5
 K1, K2 = 0.01, 0.03
 
 
-def psnr(before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"]) -> float:
+def psnr(before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]) -> float:
     """Compute the peak signal-to-noise ratio in dB; infinite for equal images."""
     error = np.square(before.astype(np.float64) - after).mean()
     return math.inf if error == 0 else 10 * math.log10(PEAK**2 / error)
 
 
-def ssim(before: UInt8[np.ndarray, "H W 3"], after: UInt8[np.ndarray, "H W 3"]) -> float:
+def ssim(before: UInt8[np.ndarray, "h w 3"], after: UInt8[np.ndarray, "h w 3"]) -> float:
     """Compute the structural similarity (Wang et al. 2004): mean over channels and over windows inside the image.
 
     At most 1. Images must be at least 11 x 11 pixels.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
@@ -59,7 +59,7 @@ class Checkpoints:
         )
         self._train, self._saved = train, time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(

@@ -81,7 +81,7 @@ def first_view(batch: Batch) -> Batch:
 
 def hidden_states(
     model: Any, batch: Batch, at: Int[Array, "B A"], viewed: Viewed, dropout: Array | None = None
-) -> tuple[Float[Array, "B A D"], Float[Array, "R A D"] | None]:
+) -> tuple[Float[Array, "B A D"], Float[Array, "b A D"] | None]:
     """Compute hidden states of both views (None if the batch has one) at these columns, in one call of the model.
 
     Views of equal length are stacked along the batch. Where the second drops patches, its shorter rows are packed
@@ -120,7 +120,7 @@ def hidden_states(
 def token_statistics(
     model: Any,
     hidden: Float[Array, "B A D"],
-    again: Float[Array, "R A D"] | None,
+    again: Float[Array, "b A D"] | None,
     targets: Int[Array, "B A"],
     viewed: Viewed,
     mesh: Mesh,
@@ -171,6 +171,6 @@ def _take(hidden: Array, columns: Array) -> Array:
     return jnp.take_along_axis(hidden, columns[..., None], axis=1)
 
 
-def _moved(columns: Int[Array, "R U"], at: Int[Array, "R A"]) -> Int[Array, "R A"]:
+def _moved(columns: Int[Array, "b U"], at: Int[Array, "b A"]) -> Int[Array, "b A"]:
     """Map columns of whole rows to columns among those kept; a column that is not kept gives any."""
     return jnp.argmax(columns[:, None, :] == at[:, :, None], axis=-1)

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,7 +22,7 @@ class Interrupts:
         self._together = jax.process_count() > 1
         self._old: dict[int, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT,) if self._together else (signal.SIGINT, signal.SIGTERM):
                 self._old[number] = signal.signal(number, self._handle)

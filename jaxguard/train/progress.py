@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -35,7 +35,7 @@ class Reporter:
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"))
             self._task = self._bar.add_task("train", total=steps, completed=start, note="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reporter:
         if self._bar:
             self._bar.start()
         return self

@@ -34,7 +34,7 @@ class TrainState:
     step: Int[Array, ""]
     parameters: Parameters
     optimizer: optax.OptState
-    memory: Float[Array, "N P S"] | None = None
+    memory: Float[Array, "N pairs numbers"] | None = None
 
 
 def trains(path: str, trainable: str, module: type[VisionLanguageModel]) -> bool:

@@ -91,7 +91,7 @@ class Rows(NamedTuple):
     batch: Batch
     at: Int[Array, "B A"]
     targets: Targets
-    memory: Float[Array, "B S"] | None
+    memory: Float[Array, "B numbers"] | None
     poisoned: Bool[Array, " B"] | None
 
 
@@ -99,7 +99,7 @@ class Found(NamedTuple):
     """What one pass over some rows gives: the objective's terms, and what is added to each row's memory."""
 
     terms: Terms
-    observed: Float[Array, "B S"] | None
+    observed: Float[Array, "B numbers"] | None
 
 
 Examine = Callable[[Parameters, Rows, Array | None], Found]

@@ -95,7 +95,7 @@ def _loss(
     arch: Architecture,
     state: tuple[Parameters, Array, list[Array]],
     rest: Parameters,
-    images: UInt8[Array, "B S S 3"],
+    images: UInt8[Array, "B h w 3"],
     labels: Int32[Array, "B P 3"],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Cross-entropy of each patch's row and column and of what each query's patches show, as means per head.

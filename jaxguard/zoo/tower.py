@@ -101,7 +101,7 @@ def _loss(
     arch: Architecture,
     state: tuple[Parameters, Parameters],
     rest: Parameters,
-    images: UInt8[Array, "B S S 3"],
+    images: UInt8[Array, "B h w 3"],
     labels: Int32[Array, "B P 3"],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Mean cross-entropy over patches and heads; accuracy on the patches that a thing covers."""
@@ -117,7 +117,7 @@ def _loss(
 
 
 def labelled(grid: int, batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches of training scenes: images uint8 [B, S, S, 3], labels int32 [B, P, 3]."""
+    """Endless batches of training scenes: images uint8 [B, h, w, 3], labels int32 [B, P, 3]."""
 
     def example(index: int) -> tuple[np.ndarray, np.ndarray]:
         scene = scenes.sample("train", index)

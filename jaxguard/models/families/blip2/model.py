@@ -42,14 +42,14 @@ class Blip2(VisionLanguageModel):
         self.projector = Linear(config.qformer.hidden_size, config.text.hidden_size, bias=True, rngs=rngs)
         self.language = Opt(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
         return self.vision(self.pixels(images))
 
-    def image_tokens(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+    def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
         return self.qformer(features)
 
     def embed_inputs(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"]
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I h w 3"]
     ) -> tuple[Float[Array, "B T D"], None]:
         queries = self.image_tokens(self.tower(images.reshape(-1, *images.shape[2:]))).astype(self.dtype)
         return self.merge_image_features(self.projector(queries), tokens, self.config.image_token_index), None

@@ -41,7 +41,7 @@ class PostNormAttention(nnx.Module):
         self.out = Linear(width, width, bias=True, rngs=rngs)
         self.norm = LayerNorm(width, epsilon=config.layer_norm_eps)
 
-    def __call__(self, x: Float[Array, "N Q D"], context: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+    def __call__(self, x: Float[Array, "N Q D"], context: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
         q, k, v = (
             projection(of).reshape(*of.shape[:2], self.heads, -1)
             for projection, of in ((self.query, x), (self.key, context), (self.value, context))
@@ -81,7 +81,7 @@ class QFormer(nnx.Module):
         self.layers = stack(config.num_hidden_layers, lambda rngs: QFormerLayer(config, rngs), rngs)
         self.cross = stack(groups, lambda rngs: PostNormAttention(config, config.encoder_hidden_size, rngs), rngs)
 
-    def __call__(self, image: Float[Array, "N P C"]) -> Float[Array, "N Q D"]:
+    def __call__(self, image: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
         """In float32 throughout, as BLIP-2 keeps it."""
         image = image.astype(jnp.float32)
         x = self.norm(self.queries[...].astype(jnp.float32))

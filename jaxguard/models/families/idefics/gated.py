@@ -36,7 +36,7 @@ class GatedConfig:
 class VisionContext:
     """What the tokens of rows can look at: the images' vectors, and which of them each token sees."""
 
-    states: Float[Array, "B P C"]
+    states: Float[Array, "B P F"]
     visible: Bool[Array, "B T P"]
 
 

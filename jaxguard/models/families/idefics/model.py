@@ -43,14 +43,14 @@ class Idefics(VisionLanguageModel):
         self.resampler = None if resampler is None else Resampler(resampler, remat=remat, rngs=rngs)
         self.language = GatedLlama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N H W 3"]) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
         return self.vision(self.pixels(images))
 
-    def image_tokens(self, features: Float[Array, "N P C"]) -> Float[Array, "N Q C"]:
+    def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q F"]:
         return features if self.resampler is None else self.resampler(features)
 
     def embed_inputs(
-        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I H W 3"]
+        self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I h w 3"]
     ) -> tuple[Float[Array, "B T D"], VisionContext]:
         rows, count = images.shape[:2]
         states = self.image_tokens(self.tower(images.reshape(-1, *images.shape[2:])))

@@ -22,7 +22,7 @@ class IdeficsProcessor(Processor):
     config: dict[str, Any]
     preprocessor: ImagePreprocessor
 
-    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         return self.preprocessor(pixels)
 
     def dialogue(self, tokenizer: Any) -> Dialogue:

@@ -44,7 +44,7 @@ class Projector(nnx.Module):
         self.first = Linear(config.vision.hidden_size * len(config.feature_layers), width, bias=bias, rngs=rngs)
         self.second = Linear(width, width, bias=bias, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "N P C"]) -> Float[Array, "N P D"]:
+    def __call__(self, x: Float[Array, "N P F"]) -> Float[Array, "N P D"]:
         return self.second(ACTIVATIONS[self.act](self.first(x)))
 
 
@@ -59,7 +59,7 @@ class Llava(VisionLanguageModel):
         self.projector = Projector(config, rngs=rngs)
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N H W 3"], kept: Int[Array, "N K"] | None = None) -> Float[Array, "N P C"]:
+    def tower(self, images: UInt8[Array, "N h w 3"], kept: Int[Array, "N p"] | None = None) -> Float[Array, "N P F"]:
         """Of images that keep only some of their patches, the vectors of these."""
         hidden = self.vision(self.pixels(images), self.config.feature_layers, kept)
         return hidden[:, 1:] if self.config.vision_feature_select_strategy == "default" else hidden
@@ -68,15 +68,15 @@ class Llava(VisionLanguageModel):
         self,
         tokens: Int[Array, "B T"],
         segments: Int[Array, "B T"],
-        images: UInt8[Array, "B I H W 3"],
-        kept: Int[Array, "B I K"] | None = None,
+        images: UInt8[Array, "B I h w 3"],
+        kept: Int[Array, "B I p"] | None = None,
     ) -> tuple[Float[Array, "B T D"], None]:
         """Of images that keep only some of their patches, `tokens` has only those patches' (`kept_columns`)."""
         kept = None if kept is None else kept.reshape(-1, kept.shape[-1])
         features = self.projector(self.tower(images.reshape(-1, *images.shape[2:]), kept))
         return self.merge_image_features(features, tokens, self.config.image_token_index), None
 
-    def kept_columns(self, tokens: Int[Array, "B T"], kept: Int[Array, "B I K"]) -> Int[Array, "B U"]:
+    def kept_columns(self, tokens: Int[Array, "B T"], kept: Int[Array, "B I p"]) -> Int[Array, "B U"]:
         """The columns of whole rows that stay where images keep only some of their patches.
 
         Every row must hold all tokens of its I images; U = T less the dropped patches of all of them.
