@@ -134,7 +134,7 @@ def test_sums_over_micro_batches_give_the_whole_loss():
         for s in (slice(0, 1), slice(1, 6))
     ]
     summed = jax.tree.map(lambda *x: sum(x), *parts)
-    value, _ = paper.loss(summed, jnp.float32(FULL.cross), FULL)
+    value, _ = paper.loss(summed, jnp.float32(FULL.cross_view_weight), FULL)
     np.testing.assert_allclose(value, total(z, y, targets, everywhere(mask), FULL), rtol=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_rows_without_a_second_view_count_for_the_first_alone():
         paper.terms(pair_statistics(z[:2], y[:2], targets[:2]), everywhere(mask[:2]), FULL),
         paper.terms(token_statistics(z[2:], targets[2:]), everywhere(mask[2:]), FULL),
     ]
-    _, metrics = paper.loss(jax.tree.map(lambda *x: sum(x), *parts), jnp.float32(FULL.cross), FULL)
+    _, metrics = paper.loss(jax.tree.map(lambda *x: sum(x), *parts), jnp.float32(FULL.cross_view_weight), FULL)
     every = pair_statistics(z, y, targets)
     for name, values, where in [
         ("ce", every.nll_p, mask),
