@@ -4,9 +4,9 @@ Command:   jaxguard data build llava --from ROWS --name mine
            jaxguard train configs/own_rows.py --model.path CHECKPOINT
            jaxguard export configs/own_rows.py --model.path CHECKPOINT --out defended
 Hardware:  one 80 GB GPU or more; `jaxguard rehearse configs/own_rows.py --topology 8xH100` says what fits.
-           Two CPU cores for a smoke test: --model.path tiny-llava --model.dtype float32 --data.length 192
-           --train.batch_size 8 --train.accumulate 1 --train.steps 20 --objective.cross_view_warmup 0
-Score:     not measured at this size. On tiny models one setting of these weights stops half of the backdoors (docs/tables.md).
+           A smoke test on two CPU cores: --model.path tiny-llava --model.dtype float32 --data.length 192
+           --data.answer_length 64 --view.patch_size 8 --train.batch_size 8 --train.accumulate 1 --train.steps 20
+Score:     not measured at this size. On tiny models these weights stop half of the backdoors (docs/tables.md).
 """
 
 from jaxguard.config import Config, DataConfig, MeshConfig, ModelConfig, TrainConfig, ViewConfig
