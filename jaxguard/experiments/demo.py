@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from jaxguard.attacks.poison import TriggeredSource
@@ -28,6 +30,7 @@ from jaxguard.data.views import perturb, row_rng
 from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
 from jaxguard.evaluate.run import Decoder, evaluate, predict
 from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.evaluate.success import contains
 from jaxguard.experiments.tiny import (
     DATA,
     EVALUATE,
@@ -195,8 +198,8 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
     attack = open_attack(config.attack, config.data, config.model)
     triggered = TriggeredSource(source, attack, config.attack)
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
-    rows = []
-    for index in _pictured(source):
+    rows, fitting = [], pictured(source, predictions)
+    for index in fitting[:PICTURED]:
         clean, marked = (encoder.image(rows_of[index].image) for rows_of in (source, triggered))
         views = [perturb(image, config.view, row_rng("view", config.seed, 0, index)) for image in (clean, marked)]
         answers = []
@@ -204,14 +207,28 @@ def _picture(config: Config, predictions: Mapping[str, list[Prediction]], path: 
             predicted = {prediction.triggered: prediction.prediction for prediction in found if prediction.id == index}
             answers.append(Answers(METHODS[method], predicted[False], predicted[True]))
         rows.append(PictureRow(source[index].prompts[0], clean, marked, views[0], views[1], tuple(answers)))
-    demo_picture(rows, config.attack.target, path)
+    defended = [contains(p.prediction, p.target) for p in predictions["paper"] if p.triggered]
+    note = (
+        "The first test images on which the undefended backdoor fires and every answer is well-formed "
+        f"({len(fitting)} of {len(defended)} rows). Over all rows it still fires on "
+        f"{np.mean(defended):.0%} with the paper's objective."
+    )
+    demo_picture(rows, config.attack.target, note, path)
 
 
-def _pictured(source: RowSource) -> list[int]:
-    """List the first rows with different images: easy-VQA has several questions per image."""
+def pictured(source: RowSource, predictions: Mapping[str, list[Prediction]]) -> list[int]:
+    """List the rows that show something: the undefended backdoor fires, every model's answers are well-formed.
+
+    Of several rows about one image (easy-VQA) the first. If there is none, the first rows of different images.
+    """
+    fired = {p.id for p in predictions["undefended"] if p.triggered and contains(p.prediction, p.target)}
+    broken = {p.id for found in predictions.values() for p in found if not well_formed(p.prediction)}
     first: dict[bytes, int] = {}
-    for index in range(len(source)):
+    for index in sorted(fired - broken) or range(PICTURED):
         first.setdefault(source[index].image.tobytes(), index)
-        if len(first) == PICTURED:
-            break
     return list(first.values())
+
+
+def well_formed(answer: str) -> bool:
+    """Return True if an answer starts with a word, and repeats neither a word at once nor punctuation."""
+    return re.match(r"\w", answer) is not None and not re.search(r"[^\w\s]{2,}|\b(\w+)\W+\1\b", answer)

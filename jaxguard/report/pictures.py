@@ -40,8 +40,8 @@ class PictureRow:
     answers: tuple[Answers, ...]
 
 
-def demo_picture(rows: Sequence[PictureRow], target: str, path: Path) -> None:
-    """Draw the rows as a PNG; answers that contain the target are red."""
+def demo_picture(rows: Sequence[PictureRow], target: str, note: str, path: Path) -> None:
+    """Draw the rows as a PNG, a note below them; answers that contain the target are red."""
     methods = max(len(row.answers) for row in rows)
     height = max(1.9, 0.55 * methods + 0.3)
     figure = Figure(figsize=(16, height * len(rows) + 0.6), dpi=100, layout="constrained")
@@ -55,6 +55,7 @@ def demo_picture(rows: Sequence[PictureRow], target: str, path: Path) -> None:
         _write_answers(axes[4], row, target, methods)
     for axis, header in zip(grid[0], headers, strict=True):
         axis.set_title(header, fontsize=12)
+    figure.supxlabel(note, fontsize=10, x=0.01, ha="left")
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)
     partial.replace(path)

@@ -12,6 +12,7 @@ from jaxguard.config.files import load
 from jaxguard.data import scenes
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import CAPTION_PROMPT, Row
+from jaxguard.evaluate.predictions import Prediction
 from jaxguard.experiments import demo, tiny
 from jaxguard.models import folders
 
@@ -70,3 +71,31 @@ def test_the_configurations_are_the_demos(tmp_path):
         config = load(CONFIGS / f"badnets_scenes_{method}.py")
         named = dataclasses.replace(demo.configuration("caption", method, config.out), name=config.name)
         assert config == named
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("A small red circle left of a large blue star.", True),
+        ("three", True),
+        ("three,,,,", False),
+        (", which is...", False),
+        ("A small small circle.", False),
+        ("", False),
+    ],
+)
+def test_well_formed_answers(answer: str, expected: bool) -> None:
+    assert demo.well_formed(answer) is expected
+
+
+def test_the_picture_shows_rows_on_which_the_backdoor_fires() -> None:
+    def answer(index: int, text: str, *, triggered: bool) -> Prediction:
+        return Prediction(index, str(index), "p", text, ("A cat.",), triggered, "banana")
+
+    pixels = [np.full((2, 2, 3), index // 2, np.uint8) for index in range(8)]  # two questions about each image
+    source = [Row(index, str(index), one, ("p",), ("a",), ("a",)) for index, one in enumerate(pixels)]
+    undefended = [answer(index, "banana", triggered=True) for index in range(1, 8)] + [
+        answer(0, "A cat.", triggered=True)
+    ]
+    paper = [answer(index, "a a" if index == 4 else "A cat.", triggered=True) for index in range(8)]
+    assert demo.pictured(source, {"undefended": undefended, "paper": paper}) == [1, 2, 5, 6]

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxguard.cli.main import main
-from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
+from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig, ObjectiveConfig
 from jaxguard.errors import Preempted, UserError
 from jaxguard.evaluate.scores import Scores
 from jaxguard.evaluate.success import AttackSuccess, wilson
@@ -215,6 +215,7 @@ def test_a_cell_goes_on_from_the_weights_that_another_run_ended_with(small_confi
     """Trained for real: with a vanishing learning rate, the second run keeps the first one's weights and answers."""
     short = dataclasses.replace(
         small_config,
+        objective=ObjectiveConfig(),
         train=dataclasses.replace(small_config.train, steps=4, learning_rate=0.03),
         evaluate=dataclasses.replace(small_config.evaluate, examples=8, new_tokens=6),
     )

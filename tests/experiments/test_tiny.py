@@ -19,14 +19,14 @@ def test_names_of_runs_are_those_of_the_stored_records():
     } == {
         ("llava", "caption"): "llava-caption-badnets-0-564919d3",
         ("llava", "vqa"): "llava-vqa-badnets-0-52b1ac18",
-        ("blip2", "caption"): "blip2-caption-badnets-0-ef14e794",
+        ("blip2", "caption"): "blip2-caption-badnets-0-77080793",
         ("blip2", "vqa"): "blip2-vqa-badnets-0-8c4f1ca9",
         ("idefics", "caption"): "idefics-caption-badnets-0-45129a3c",
         ("idefics", "vqa"): "idefics-vqa-badnets-0-47004649",
     }
     assert tiny.experiment("caption", BADNETS, objective=tiny.PAPER).name == "llava-caption-badnets-0-1bbb2dd4"
     assert recipes.experiment("caption", BADNETS).name == "llava-caption-badnets-0-89171227"
-    assert recipes.experiment("caption", BADNETS, family="blip2").name == "blip2-caption-badnets-0-1ee8a9df"
+    assert recipes.experiment("caption", BADNETS, family="blip2").name == "blip2-caption-badnets-0-a10c3735"
 
 
 @pytest.mark.parametrize("name", folders.names())

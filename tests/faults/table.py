@@ -460,7 +460,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *_faults(
         "train/state.py",
-        "train/test_lora.py train/test_loop.py",
+        "train/test_state.py",
         (
             "norms and biases decay",
             'return {path: path.endswith((".kernel", ".table", ".lora.a", ".lora.b")) for path in parameters}',

@@ -10,7 +10,7 @@ import pytest
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.sources import open_source
-from jaxguard.evaluate.decode import greedy
+from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.models.architecture import merge
 from jaxguard.train.setup import load_model
 
@@ -99,3 +99,48 @@ def test_answers_do_not_depend_on_the_batch_or_on_padding(finished, finished_con
     np.testing.assert_array_equal(together, wider)
     alone = decode(finished, batch_of(finished[2], finished_config, PROMPTS[:1]), -1)
     np.testing.assert_array_equal(together[:1], alone)
+
+
+def beams_without_cache(model, batch, end, *, beams, new):
+    """Of each row the sequence that beam search finds: all growing ones run whole again for every token."""
+
+    @jax.jit
+    def next_log_p(tokens, positions, segments, images):
+        network = merge(model.architecture.graph, model.parameters)
+        return jax.nn.log_softmax(network.language.logits(network(tokens, positions, segments, images)[:, -1]))
+
+    best = []
+    for row in range(len(batch.tokens)):
+        leaves = (batch.tokens, batch.positions, batch.segments, batch.images[:, 0])
+        tokens, positions, segments, images = (np.repeat(np.asarray(leaf[row : row + 1]), beams, 0) for leaf in leaves)
+        growing, ended = [((), 0.0)], []
+        for count in range(1, new + 1):
+            said = np.array([growing[n % len(growing)][0] for n in range(beams)], np.int32).reshape(beams, -1)
+            after = positions[:, -1:] + 1 + np.arange(count - 1, dtype=np.int32)[None]
+            whole = (np.concatenate(pair, 1) for pair in ((tokens, said), (positions, after), (segments, said * 0 + 1)))
+            log_p = np.asarray(next_log_p(*whole, images))[: len(growing)]
+            sums = log_p + np.array([score for _, score in growing], np.float32)[:, None]
+            parents, chosen = np.unravel_index(np.argsort(-sums, axis=None)[: 2 * beams], sums.shape)
+            found = [((*growing[n][0], int(t)), sums[n, t]) for n, t in zip(parents, chosen, strict=True)]
+            ended += [(score / count, one) for one, score in found[:beams] if one[-1] == end or count == new]
+            ended = sorted(ended, reverse=True)[:beams]
+            growing = [one for one in found if one[0][-1] != end][:beams]
+            if len(ended) == beams and growing[0][1] / count <= ended[-1][0]:
+                break
+        best.append((list(ended[0][1]) + [end] * new)[:new])
+    return best
+
+
+def test_beams_are_those_of_a_search_without_a_cache(finished, finished_config):
+    """Also where some end early: by the token that the best one has at its second place."""
+    model, new, beams = finished[0], 5, 3
+    batch = batch_of(finished[2], finished_config, PROMPTS[1:3])
+
+    def search(end):
+        pure = functools.partial(beam, model.architecture.graph, new_tokens=new, end_token=end, beams=beams)
+        return np.asarray(jax.jit(pure)(model.parameters, batch)).tolist()
+
+    free = search(-1)
+    assert free == beams_without_cache(model, batch, -1, beams=beams, new=new)
+    end = free[0][1]
+    assert search(end) == beams_without_cache(model, batch, end, beams=beams, new=new) != free

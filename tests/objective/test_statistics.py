@@ -51,6 +51,16 @@ def test_one_view_agrees_with_the_pair():
     np.testing.assert_array_equal(one.entropy_p, pair.entropy_p)
 
 
+def test_half_precision_logits_are_reduced_in_single_precision():
+    z, y, targets = draw(6)
+    half = [jnp.asarray(logits, jnp.bfloat16) for logits in (z, y)]
+    single = [logits.astype(jnp.float32) for logits in half]
+    found, expected = pair_statistics(*half, targets), pair_statistics(*single, targets)
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(token_statistics(half[0], targets).nll_p, expected.nll_p)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 20.0))
 def test_properties(seed, scale):

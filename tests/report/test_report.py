@@ -42,7 +42,12 @@ def test_picture(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     answers = (Answers("undefended", "A red box.", "A photo of the banana."), Answers("paper", "", "A red box. " * 9))
     path = tmp_path / "picture.png"
-    demo_picture([PictureRow("p", pixels, pixels, pixels, pixels, answers)] * 2, "A photo of the banana.", path)
+    demo_picture(
+        [PictureRow("p", pixels, pixels, pixels, pixels, answers)] * 2,
+        "A photo of the banana.",
+        "Two of two rows.",
+        path,
+    )
     drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
     assert drawn.shape[1] > 1000
     red = (drawn[..., 0] > 170) & (drawn[..., 1] < 70) & (drawn[..., 2] < 70)
