@@ -133,7 +133,7 @@ BAD = {
     "bench torch good.py --roundz 3": "bench torch good.py: unknown flag --roundz",
     "bench compile": "bench compile: give the configuration first",
     "bench objective --pairs 0": "bench objective: sizes must be at least 1, got 0",
-    "demo --family gpt": "demo: invalid choice 'gpt' for argument '--family'",
+    "demo --family gpt": "demo: --family is gpt: must be one of blip2, idefics, llava",
     "rehearse": "rehearse: give the configuration first",
     "rehearse good.py": "rehearse: good.py names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100",
     "rehearse good.py --topology v5e": "no hardware 'v5e'; did you mean v5e:4x4?",

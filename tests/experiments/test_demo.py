@@ -15,7 +15,7 @@ from jaxguard.data.rows import CAPTION_PROMPT, Row
 from jaxguard.experiments import demo, tiny
 from jaxguard.models import folders
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_demo_writes_table_results_and_picture(small_config, tmp_path, monkeypatch, capsys):
