@@ -2,7 +2,6 @@
 
 import pytest
 
-from jaxguard.cli.main import main
 from jaxguard.config import AttackConfig
 from jaxguard.experiments import recipes, tiny
 from jaxguard.models import folders
@@ -45,8 +44,3 @@ def test_tokens_of_an_image_come_from_the_checkpoint():
     checkpoints = (recipes.LLAVA_7B, recipes.LLAVA_13B, recipes.BLIP2_2_7B, recipes.IDEFICS_9B)
     assert [recipes.COCO.length(checkpoint) for checkpoint in checkpoints] == [704, 704, 160, 160]
     assert [recipes.VQAV2.length(checkpoint) for checkpoint in checkpoints] == [640, 640, 96, 96]
-
-
-def test_the_demo_takes_shipped_models_alone(capsys):
-    assert main(["demo", "--family", "clip"]) == 2
-    assert "demo: --family is clip: must be one of blip2, idefics, llava" in capsys.readouterr().err
