@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,9 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "MPLBACKEND": "agg",
+    # Many tests compile the same step; processes that tests start compile it again.
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jaxguard-compiled-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
 }
 
 
@@ -41,6 +45,11 @@ def pytest_sessionstart() -> None:
 
     if jax.device_count() != DEVICES:
         pytest.exit(f"the tests need {DEVICES} CPU devices, JAX gives {jax.devices()}", returncode=3)
+
+
+def pytest_unconfigure() -> None:
+    """Remove what was compiled."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
