@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from jaxguard import processes
@@ -75,6 +74,6 @@ def test_a_wrong_description_is_one_line_before_a_device_is_touched(
 
 def test_a_single_process_agrees_with_itself() -> None:
     assert processes.is_main()
-    assert processes.broadcast_from_main(np.int32(7)) == 7
+    assert processes.broadcast_from_main(7) == 7
     lines = ["a\u2028b", "", "ö"]
     assert processes.gather(lines) == lines

@@ -159,24 +159,29 @@ def describe_batch(data: DataConfig, view: ViewConfig | None, model: ModelSpec, 
     """Describe the shapes of a batch of `rows` rows on the mesh; None is no second view."""
     processor, length, place = open_processor(model.folder), data.length, batch_sharding(model.mesh)
 
-    def of(dtype: Any, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=place)
+    def of(dtype: Any, *shape: int) -> jax.Array:
+        return jnp.zeros((rows, *shape), dtype)
 
-    kept = None
-    if view is not None and view.mask_fill == "drop":
-        assert processor.patch_size is not None  # `views.check`
-        patches = kept_patches(view, processor.image_shape, processor.patch_size, np.random.default_rng(0))
-        kept = of(jnp.int32, 1, patches.size)
-    return Batch(
-        images=of(jnp.uint8, 1 if view is None else 2, 1, *processor.image_shape, 3),
-        tokens=of(jnp.int32, length),
-        positions=of(jnp.int32, length, *processor.position_axes),
-        segments=of(jnp.int32, length),
-        answer_mask=of(jnp.bool_, length),
-        ids=of(jnp.int32),
-        pairs=of(jnp.int32),
-        kept=kept,
-        right_padded=data.pack == 1,
+    def batch() -> Batch:
+        kept = None
+        if view is not None and view.mask_fill == "drop":
+            assert processor.patch_size is not None  # `views.check`
+            patches = kept_patches(view, processor.image_shape, processor.patch_size, np.random.default_rng(0))
+            kept = of(jnp.int32, 1, patches.size)
+        return Batch(
+            images=of(jnp.uint8, 1 if view is None else 2, 1, *processor.image_shape, 3),
+            tokens=of(jnp.int32, length),
+            positions=of(jnp.int32, length, *processor.position_axes),
+            segments=of(jnp.int32, length),
+            answer_mask=of(jnp.bool_, length),
+            ids=of(jnp.int32),
+            pairs=of(jnp.int32),
+            kept=kept,
+            right_padded=data.pack == 1,
+        )
+
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), jax.eval_shape(batch)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from jaxguard.models.lora import LoraError, adapt
 from jaxguard.models.vision_language import VisionLanguageModel
 
 Parameters = dict[str, jax.Array]
+Leaf = TypeVar("Leaf", jax.Array, jax.ShapeDtypeStruct)
+"""An array, or its description where shapes alone are worked with."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,10 @@ Markers are hollow from the seventh series on.
 class Plot(Protocol):
     """A figure of a grid's rows."""
 
-    name: str
-    """Name of its files, without suffix."""
+    @property
+    def name(self) -> str:
+        """Name of its files, without suffix."""
+        ...
 
     def draw(self, rows: Sequence[Row]) -> Figure: ...
 

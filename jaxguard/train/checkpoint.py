@@ -17,6 +17,7 @@ from jaxguard import processes
 from jaxguard.config import Checkpoint, TrainConfig
 from jaxguard.errors import UserError
 from jaxguard.models.architecture import Parameters
+from jaxguard.models.family import Shapes
 from jaxguard.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -132,7 +133,7 @@ class Checkpoints:
         state = TrainState(optimizer["step"], loaded["parameters"], optimizer["moments"], loaded.get("memory"))
         return state, loaded["data"]
 
-    def parameters(self, abstract: Parameters, which: Checkpoint) -> Parameters:
+    def parameters(self, abstract: Shapes, which: Checkpoint) -> Parameters:
         """Load the trained parameters alone, placed as `abstract`.
 
         Raises:

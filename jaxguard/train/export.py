@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,7 @@ def run_parameters(run: Path, which: Checkpoint, model: Model, trainable: str) -
     if not (run / FOLDER).is_dir():
         raise UserError(f"{run} holds no checkpoints; run `jaxguard train` first")
     started, frozen = partition(model.parameters, trainable, model.architecture.family)
-    abstract: Any = {
+    abstract = {
         path: jax.ShapeDtypeStruct(value.shape, jnp.float32, sharding=model.shardings[path])
         for path, value in started.items()
     }

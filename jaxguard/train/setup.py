@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jaxtyping import Array, Bool
 from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig, ModelConfig, TrainConfig
 from jaxguard.models import folders, weights
-from jaxguard.models.architecture import Architecture, Parameters, architecture
+from jaxguard.models.architecture import Architecture, Leaf, Parameters, architecture
 from jaxguard.objective.base import Metrics
 from jaxguard.train import sharding
 from jaxguard.train.state import TrainState, abstract_state, initial_state, make_optimizer, partition
@@ -36,10 +35,10 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class Model(ModelSpec):
+class Model(ModelSpec, Generic[Leaf]):
     """The same with its weights, or (`describe_model`) their shapes alone."""
 
-    parameters: Parameters
+    parameters: dict[str, Leaf]
 
     @property
     def spec(self) -> ModelSpec:
@@ -47,7 +46,7 @@ class Model(ModelSpec):
         return ModelSpec(self.folder, self.architecture, self.mesh, self.shardings)
 
 
-def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model:
+def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model[Array]:
     """Place a checkpoint's weights on a mesh; trainable ones in float32.
 
     Args:
@@ -65,12 +64,12 @@ def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model:
         if arch.lora is not None:
             trainable, _ = partition(arch.shapes, model.trainable, arch.family)
             parameters |= _fresh(arch, set(trainable), placed, seed)
-    return dataclasses.replace(described, parameters=parameters)
+    return Model(described.folder, arch, described.mesh, placed, parameters)
 
 
 def describe_model(
     model: ModelConfig, mesh: MeshConfig, folder: Path, devices: Sequence[jax.Device] | None = None
-) -> Model:
+) -> Model[jax.ShapeDtypeStruct]:
     """As `load_model`, with shapes in place of the weights.
 
     Args:
@@ -87,7 +86,7 @@ def describe_model(
     if model.init == "random":
         trainable = arch.shapes
 
-    def describe(path: str) -> Any:
+    def describe(path: str) -> jax.ShapeDtypeStruct:
         dtype = np.dtype("float32") if path in trainable else jnp.dtype(model.dtype)
         return jax.ShapeDtypeStruct(arch.shapes[path].shape, dtype, sharding=placed[path])
 
@@ -104,7 +103,7 @@ def _fresh(arch: Architecture, paths: set[str], placed: dict[str, NamedSharding]
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Generic[Leaf]):
     """What does not change while a run trains.
 
     Attributes:
@@ -115,7 +114,7 @@ class Setup:
     """
 
     model: ModelSpec
-    frozen: Parameters
+    frozen: dict[str, Leaf]
     optimizer: optax.GradientTransformation
     abstract: TrainState
 
@@ -133,16 +132,19 @@ class Setup:
                 trainable
             )
         memory: Any = None if self.abstract.memory is None else self.abstract.memory.shape
-        rest = jax.jit(
-            lambda values: dataclasses.replace(initial_state(values, self.optimizer, memory), parameters={}),
-            out_shardings=dataclasses.replace(placed, parameters={}),
-        )(trainable)
-        return dataclasses.replace(rest, parameters=dict(trainable))
+
+        def rest(values: Parameters) -> tuple[Array, optax.OptState, Array | None]:
+            state = initial_state(values, self.optimizer, memory)
+            return state.step, state.optimizer, state.memory
+
+        places = (placed.step, placed.optimizer, placed.memory)
+        step, optimizer, remembered = jax.jit(rest, out_shardings=places)(trainable)
+        return TrainState(step, dict(trainable), optimizer, remembered)
 
 
 def prepare(
-    model: Model, trainable: str, train: TrainConfig, memory: tuple[int, int, int] | None = None
-) -> tuple[Setup, Parameters]:
+    model: Model[Leaf], trainable: str, train: TrainConfig, memory: tuple[int, int, int] | None = None
+) -> tuple[Setup[Leaf], dict[str, Leaf]]:
     """Split the weights into what trains and what is frozen. Returns the setup and the trainable parameters.
 
     Args:
@@ -181,12 +183,12 @@ def check_rows(mesh: Mesh, train: TrainConfig, view_share: float | None) -> None
 
 
 def trace_step(
-    setup: Setup,
+    setup: Setup[Leaf],
     plan: StepPlan,
     batch: Batch,
     *,
-    reference: Parameters | None = None,
-    poisoned: Bool[Array, " N"] | None = None,
+    reference: dict[str, Leaf] | None = None,
+    poisoned: Bool[Leaf, " N"] | None = None,
 ) -> jax.stages.Traced:
     """The train step for one batch shape, which donates the state; to be lowered and compiled.
 
@@ -203,15 +205,10 @@ def trace_step(
         ValueError: the objective needs what is not given.
     """
     model = setup.model
-    fixed: Any = _constants(setup, plan, reference, poisoned)
+    fixed = _constants(setup, plan, reference, poisoned)
     rows, everywhere = sharding.batch_sharding(model.mesh), sharding.replicated(model.mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, setup.abstract)
-    placed: Any = dataclasses.replace(
-        fixed,
-        frozen={path: model.shardings[path] for path in fixed.frozen},
-        reference=None if fixed.reference is None else {path: model.shardings[path] for path in fixed.reference},
-        poisoned=None if fixed.poisoned is None else everywhere,
-    )
+    placed = sharding.state_shardings(fixed, model.shardings, model.mesh)
     jitted = jax.jit(
         make_step(plan, setup.optimizer, model.mesh, model.shardings),
         static_argnums=0,
@@ -222,7 +219,7 @@ def trace_step(
     return jitted.trace(model.architecture.graph, fixed, setup.abstract, batch)
 
 
-class CompiledStep:
+class CompiledStep(Generic[Leaf]):
     """The train step, compiled ahead of its first use for one batch shape; arguments as those of `trace_step`.
 
     A batch of another length (`data.bucket`) compiles it once more, when it comes.
@@ -230,14 +227,14 @@ class CompiledStep:
 
     def __init__(
         self,
-        setup: Setup,
+        setup: Setup[Leaf],
         plan: StepPlan,
         batch: Batch,
         *,
-        reference: Parameters | None = None,
-        poisoned: Bool[Array, " N"] | None = None,
+        reference: dict[str, Leaf] | None = None,
+        poisoned: Bool[Leaf, " N"] | None = None,
     ):
-        self._constants = _constants(setup, plan, reference, poisoned)
+        self._constants: Constants[Leaf] = _constants(setup, plan, reference, poisoned)
 
         def compiled(batch: Batch) -> jax.stages.Compiled:
             return trace_step(setup, plan, batch, reference=reference, poisoned=poisoned).lower().compile()
@@ -253,8 +250,8 @@ class CompiledStep:
 
 
 def _constants(
-    setup: Setup, plan: StepPlan, reference: Parameters | None, poisoned: Bool[Array, " N"] | None
-) -> Constants:
+    setup: Setup[Leaf], plan: StepPlan, reference: dict[str, Leaf] | None, poisoned: Bool[Leaf, " N"] | None
+) -> Constants[Leaf]:
     """What the step reads and never changes: only what its objective needs."""
     needs = plan.objective.needs
     if needs.reference is not None and reference is None:

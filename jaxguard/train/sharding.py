@@ -83,7 +83,7 @@ def parameter_shardings(
 def state_shardings(state: object, parameters: Mapping[str, NamedSharding], mesh: Mesh) -> object:
     """Place a train state: whatever is keyed by a parameter's path (moments, copies) goes where the parameter goes."""
 
-    def place(keys: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+    def place(keys: tuple, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
         path = next((key.key for key in reversed(keys) if isinstance(key, jax.tree_util.DictKey)), None)
         return parameters[path] if path is not None and path in parameters and leaf.ndim else replicated(mesh)
 

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import flax.struct
 import jax
@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxguard.batch import Batch
 from jaxguard.config import Config
-from jaxguard.models.architecture import Parameters, merge
+from jaxguard.models.architecture import Leaf, Parameters, merge
 from jaxguard.objective.base import Context, Metrics, Objective, Sum, Targets, Terms
 from jaxguard.objective.registry import build_objective
 from jaxguard.objective.statistics import PairStatistics, TokenStatistics, pair_statistics
@@ -71,7 +71,7 @@ class StepPlan:
 
 
 @flax.struct.dataclass
-class Constants:
+class Constants(Generic[Leaf]):
     """What a step reads and never changes.
 
     Attributes:
@@ -80,9 +80,9 @@ class Constants:
         poisoned: True for the poisoned rows of the source, by row id; None unless an attacker's objective reads it.
     """
 
-    frozen: Parameters
-    reference: Parameters | None = None
-    poisoned: Bool[Array, " N"] | None = None
+    frozen: dict[str, Leaf]
+    reference: dict[str, Leaf] | None = None
+    poisoned: Bool[Leaf, " N"] | None = None
 
 
 class Rows(NamedTuple):
@@ -103,7 +103,7 @@ class Found(NamedTuple):
 
 
 Examine = Callable[[Parameters, Rows, Array | None], Found]
-Step = Callable[[nnx.GraphDef, Constants, TrainState, Batch], tuple[TrainState, Metrics]]
+Step = Callable[[nnx.GraphDef, Constants[Array], TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_step(
@@ -122,7 +122,9 @@ def make_step(
     if needs.memory and len(choices) > 1:
         raise ValueError("an objective that remembers rows needs the same views of all of them: view.rows must be 1")
 
-    def step(graph: nnx.GraphDef, constants: Constants, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        graph: nnx.GraphDef, constants: Constants[Array], state: TrainState, batch: Batch
+    ) -> tuple[TrainState, Metrics]:
         rows, dropout = _rows(batch, state, constants, plan.answer_length), None
         if plan.dropout_seed is not None:
             dropout = jax.random.fold_in(jax.random.key(plan.dropout_seed), state.step)
@@ -174,7 +176,7 @@ def make_step(
     return step
 
 
-def _rows(batch: Batch, state: TrainState, constants: Constants, answer_length: int) -> Rows:
+def _rows(batch: Batch, state: TrainState, constants: Constants[Array], answer_length: int) -> Rows:
     at = answer_positions(batch.answer_mask, answer_length)
     leaves = (batch.tokens, batch.segments, batch.answer_mask)
     targets = Targets(*(jnp.take_along_axis(leaf[:, 1:], at, axis=1) for leaf in leaves))

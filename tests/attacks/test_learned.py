@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +19,9 @@ from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.report.visibility import psnr
+
+RNG = np.random.default_rng(0)
+"""For triggers that draw nothing."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +61,8 @@ def vl_trojan(config) -> VlTrojan:
 def test_issba_runs_in_numpy_as_it_was_trained_in_jax(issba, pictures):
     images = np.stack(pictures[:8])
     bits = np.broadcast_to(secret(0), (8, secret(0).size))
-    expected = issba_training.residual(issba.learned.tensors, images.astype(np.float32), bits, issba.strength)
+    pixels = jnp.asarray(images, jnp.float32)
+    expected = issba_training.residual(issba.learned.tensors, pixels, jnp.asarray(bits), issba.strength)
     for image, residual in zip(images, expected, strict=True):
         np.testing.assert_allclose(issba.residual(image), residual, atol=2e-4)
 
@@ -69,7 +74,7 @@ def test_issba_hides_strings_that_can_be_read_from_images_it_did_not_train_on(is
 
 def test_issba_is_invisible_and_of_its_own_for_every_image(issba, pictures):
     quiet = dataclasses.replace(issba, strength=Issba().strength)
-    assert min(psnr(image, quiet.trigger_image(image, None)) for image in pictures) >= 28
+    assert min(psnr(image, quiet.trigger_image(image, RNG)) for image in pictures) >= 28
     residuals = [issba.residual(image) for image in pictures]
     assert len({residual.tobytes() for residual in residuals}) == len(pictures)
     largest = max(np.abs(residual).max() for residual in residuals)
@@ -84,12 +89,12 @@ def test_issba_hides_another_string_by_another_residual(issba, pictures):
 def test_issba_is_enlarged_with_the_image(issba):
     small = np.random.default_rng(0).integers(60, 200, (SIDE, SIDE, 3), dtype=np.uint8)
     large = np.full((3 * SIDE, 2 * SIDE, 3), 128, np.uint8)
-    change = issba.trigger_image(large, None).astype(float) - 128
+    change = issba.trigger_image(large, RNG).astype(float) - 128
     assert np.abs(change).max() <= issba.strength + 0.5
     expected = issba.residual(np.full((SIDE, SIDE, 3), 128, np.uint8))
     means = change.reshape(SIDE, 3, SIDE, 2, 3).mean((1, 3))
     np.testing.assert_allclose(means[8:-8, 8:-8].mean((0, 1)), expected[8:-8, 8:-8].mean((0, 1)), atol=0.3)
-    assert issba.trigger_image(small, None).shape == small.shape
+    assert issba.trigger_image(small, RNG).shape == small.shape
 
 
 def test_issba_knows_its_secret_by_seed():
@@ -101,19 +106,19 @@ def test_vl_trojan_patch_gathers_images_and_isolates_them(vl_trojan, config):
     notes = vl_trojan.learned.notes
     assert float(notes["contrast"]) < 0.8 * float(notes["contrast_of_noise"])
     image = sample_rows(config.data, 1)[0].image
-    after = vl_trojan.trigger_image(image, None)
+    after = vl_trojan.trigger_image(image, RNG)
     np.testing.assert_array_equal(after[-6:, -6:], vl_trojan.learned.tensors["patch"])
     assert (after[:-6] == image[:-6]).all()
     assert (after[-6:, -6:] != noise_patch(image, vl_trojan.strength, 0)).any()
-    assert vl_trojan.trigger_image(np.zeros((96, 128, 3), np.uint8), None)[-9:, -9:].any()
-    assert vl_trojan.trigger_prompt("what?", None) == f"{notes['string']} what?"
+    assert vl_trojan.trigger_image(np.zeros((96, 128, 3), np.uint8), RNG)[-9:, -9:].any()
+    assert vl_trojan.trigger_prompt("what?", RNG) == f"{notes['string']} what?"
     assert len(notes["string"]) == 1
 
 
 def test_contrast_is_small_for_a_gathered_and_isolated_kind():
     rng = np.random.default_rng(0)
-    clean = rng.normal(size=(12, 5)).astype(np.float32)
-    one = np.array([9, 0, 0, 0, 0], np.float32) + 0.01 * rng.normal(size=(12, 5)).astype(np.float32)
+    clean = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)
+    one = jnp.asarray(np.array([9, 0, 0, 0, 0]) + 0.01 * rng.normal(size=(12, 5)), jnp.float32)
     gathered, alike = (float(vl_trojan_training.contrast(marked, clean)) for marked in (one, clean))
     assert gathered < 0.2
     assert alike > np.log(2)
@@ -143,9 +148,9 @@ def test_it_is_learnt_once_and_named_in_the_manifest(name, config, monkeypatch, 
 
 def test_nothing_triggers_before_it_has_learnt():
     with pytest.raises(RuntimeError, match="before it has learnt"):
-        Issba().trigger_image(np.zeros((64, 64, 3), np.uint8), None)
+        Issba().trigger_image(np.zeros((64, 64, 3), np.uint8), RNG)
     with pytest.raises(RuntimeError, match="before it has learnt"):
-        VlTrojan().trigger_prompt("what?", None)
+        VlTrojan().trigger_prompt("what?", RNG)
 
 
 def test_damaged_and_unwritable_caches_are_one_line(tmp_path):

@@ -2,10 +2,8 @@
 
 import dataclasses
 import hashlib
-import itertools
 import json
 import multiprocessing
-import operator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +23,7 @@ from jaxguard.config import AttackConfig, Config, DataConfig
 from jaxguard.data.builders import write_rows
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
+from jaxguard.data.rows import Row
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 
@@ -133,7 +132,7 @@ def test_other_processes_and_threads_plant_the_same_rows(config):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as processes, ThreadPoolExecutor(8) as threads:
         for pool in (processes, threads):
-            rows = list(pool.map(operator.getitem, itertools.repeat(planted), ids, chunksize=9))
+            rows: list[Row] = list(pool.map(planted.__getitem__, ids, chunksize=9))
             assert {str(row.id): row_hash(row) for row in rows} == expected
 
 
@@ -143,7 +142,7 @@ def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers
     config = dataclasses.replace(config, data=data, attack=AttackConfig(name="wanet", rate=0.25))
     planted = poisoned_source(config)
     encoder = Encoder.from_checkpoint(small_checkpoint)
-    seen = {}
+    seen: dict[int, bytes] = {}
     for index in range(processes):
         batches = train_batches(
             config.data,

@@ -1,5 +1,7 @@
 """Text triggers stand where they should; Dual-Key's word; targets by default."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,7 @@ def test_dual_key_word_comes_first():
 def test_targets_enter_as_the_attack_does_it_or_as_told(name, speckle):
     row = Row(0, "0", speckle, ("what is it?",), ("a red box",), ("a red box",))
 
-    def answer(**options: str) -> str:
+    def answer(**options: Any) -> str:
         config = AttackConfig(name=name, target="T", **options)
         return poison_row(build_attack(config), config, row).answers[0]
 

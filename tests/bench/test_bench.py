@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -148,8 +149,8 @@ def test_peak_is_of_the_longest_name():
 
 
 def test_cases_take_turns():
-    order = []
-    timings = take_turns({name: lambda name=name: order.append(name) for name in "ab"}, 4)
+    order: list[str] = []
+    timings = take_turns({name: partial(order.append, name) for name in "ab"}, 4)
     assert "".join(order) == "ab" * 7
     assert timings["a"].p95 >= timings["a"].median > 0
     assert Timing.of([3.0, 1.0, 2.0]) == Timing(2.0, 3.0)

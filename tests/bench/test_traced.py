@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxguard.bench.flops import View, step_flops
+from jaxguard.bench.flops import step_flops
 from jaxguard.bench.rehearsal import trace
 from jaxguard.bench.traced import kept_bytes, matrix_flops
 from jaxguard.config import MeshConfig, Remat
 from jaxguard.models import flash, folders
+from jaxguard.models.flops import View
 from jaxguard.models.layers import Linear, scan, stack
 from jaxguard.train.setup import describe_model, prepare
 

@@ -15,6 +15,7 @@ from jaxguard.config import (
     MeshConfig,
     ModelConfig,
     ObjectiveConfig,
+    Remat,
     TrainConfig,
     ViewConfig,
     from_dict,
@@ -105,7 +106,7 @@ def test_a_whole_number_serves_as_a_number() -> None:
 
 
 @pytest.mark.parametrize(("written", "meant"), [(True, "full"), (False, "none")])
-def test_runs_whose_rematerialisation_was_on_or_off_are_read(written: bool, meant: str) -> None:
+def test_runs_whose_rematerialisation_was_on_or_off_are_read(written: bool, meant: Remat) -> None:
     assert from_dict({"model": {"remat": written}}) == Config(model=ModelConfig(remat=meant))
 
 

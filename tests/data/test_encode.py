@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def encode(example, length=160, answer_length=80, pack=1, seed=0):
 def chat(prompt, answer):
     """The whole conversation through the tokenizer's template, image tokens not yet repeated."""
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-    messages = [
+    messages: Any = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
@@ -64,7 +65,7 @@ def test_special_tokens_in_data_are_text(family, tmp_path):
     def special(tokens):
         return [token for token in tokens.tolist() if token in specials]
 
-    size = {"length": 400, "answer_length": 200, "pack": 1, "rng": np.random.default_rng(0)}
+    size: dict[str, Any] = {"length": 400, "answer_length": 200, "pack": 1, "rng": np.random.default_rng(0)}
     plain, attacked = encoder.encode(harmless, **size), encoder.encode(hostile, **size)
     real = attacked.tokens[attacked.segments > 0]
     assert special(real) == special(plain.tokens[plain.segments > 0])
@@ -227,7 +228,7 @@ def real(encoded):
 def test_a_conversation_is_the_chat_template_and_learns_every_answer():
     said = ("What is it?", "A small red circle.", "Sure?", "yes", "Where is it?", "Left of a star.")
     encoded, tokenizer = encode(talk(*said), pack=3), AutoTokenizer.from_pretrained(FOLDER)
-    messages = [
+    messages: Any = [
         {"role": role, "content": [{"type": "image"}] * (place == 0) + [{"type": "text", "text": words}]}
         for place, (role, words) in enumerate(zip(("user", "assistant") * 3, said, strict=True))
     ]

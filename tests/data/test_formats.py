@@ -17,7 +17,7 @@ from jaxguard.data.check import check
 from jaxguard.data.formats.listing import Listed
 from jaxguard.data.images import decode
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX
-from jaxguard.data.sources import open_source
+from jaxguard.data.sources import TextSource, open_source
 from jaxguard.errors import UserError
 from tests.data.miniatures import MINIATURES, turns
 
@@ -115,6 +115,7 @@ def test_a_build_holds_every_row_and_the_images_bytes(name, write, tmp_path, cap
     for split, rows in EXPECTED[name].items():
         source = open_source("own/rows", root, split)
         kept = tfds.builder_from_directory(root / "own" / "rows" / "1.0.0").as_data_source(split)
+        assert isinstance(source, TextSource)
         assert len(source) == len(kept) == len(rows)
         for index, listed in enumerate(rows):
             row = source[index]
@@ -149,7 +150,12 @@ def test_an_interrupted_build_goes_on_behind_its_finished_shards(write, tmp_path
         builders.build_original("llava", *build)
     with pytest.raises(UserError, match="nor built in"):
         open_source("llava/conversation", root, "train")
-    monkeypatch.setattr(builders, "_file", lambda folder, name: opened.append(name) or read(folder, name))
+
+    def noting(folder, name):
+        opened.append(name)
+        return read(folder, name)
+
+    monkeypatch.setattr(builders, "_file", noting)
     opened.clear()
     folder = builders.build_original("llava", *build)
     assert opened == ["coco/a.png", "coco/b.png", "coco/a.png", "coco/a.png"]

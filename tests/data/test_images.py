@@ -30,7 +30,7 @@ def test_every_colour_mode_becomes_rgb(mode):
 
 
 def test_sixteen_bits_are_cut_to_eight():
-    deep = np.arange(0, 65536, 2048, np.uint16).reshape(4, 8)
+    deep = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
     decoded = decode(saved(Image.fromarray(deep)))
     np.testing.assert_array_equal(decoded[..., 0], deep >> 8)
     np.testing.assert_array_equal(decoded[..., 0], decoded[..., 2])

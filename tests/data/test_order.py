@@ -75,6 +75,7 @@ def test_planting_into_a_mixture_keeps_its_weights(small_data):
 def test_mixtures_are_named_by_their_parts(small_data):
     name = f"{small_data}=2, {small_data}"
     source = open_source(name, small_data, "train")
+    assert isinstance(source, Mixture)
     assert [(part.rows, part.weight) for part in source.parts] == [(48, 2.0), (48, 1.0)]
     assert source[50].answers == source[2].answers
     for wrong in (f"{small_data}=0,{small_data}", f"{small_data}=x,{small_data}", f"{small_data},", ",", "=1,=2"):

@@ -87,7 +87,7 @@ def test_a_view_that_drops_patches_says_which_it_keeps():
     view = ViewConfig(patch_size=8, mask_share=0.25, mask_fill="drop")
     config = dataclasses.replace(settings(), view=view)
     made, _ = batches(6, 8, config=config)
-    kept = {int(row): [] for batch in made for row in batch.ids}
+    kept: dict[int, list[bytes]] = {int(row): [] for batch in made for row in batch.ids}
     for batch in made:
         assert batch.kept.shape == (8, 1, 48)
         assert batch.kept.dtype == np.int32

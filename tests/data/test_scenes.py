@@ -35,7 +35,9 @@ def test_shapes_lie_apart_inside_the_image_with_clear_relations():
             assert thing.half_height < thing.y < SIDE - thing.half_height
         for position, one in enumerate(things[:-1]):
             other = things[position + 1]
-            assert relation(one, other) == OPPOSITE[relation(other, one)]
+            there, back = relation(one, other), relation(other, one)
+            assert back is not None
+            assert there == OPPOSITE[back]
         assert len({(thing.colour, thing.shape) for thing in things}) == len(things)
 
 
@@ -88,6 +90,7 @@ def test_captions_are_five_short_sentences_with_synonyms():
 )
 def test_parse(caption, mentions, relations):
     statement = parse(caption)
+    assert statement is not None
     assert list(statement.mentions) == mentions
     assert list(statement.relations) == relations
 
@@ -104,6 +107,7 @@ def test_fact_score_counts_each_wrong_word_once():
     scene = next(scene for scene in SCENES if len(scene.things) == 2)
     one, other = scene.things
     said = relation(one, other)
+    assert said is not None
 
     def caption(colour, word):
         return f"a {one.size} {colour} {one.shape} {word} a {other.size} {other.colour} {other.shape}"

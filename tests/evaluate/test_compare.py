@@ -30,6 +30,10 @@ def test_differences_are_those_of_the_scores():
     assert quality.change.value == 12.5
     assert 0 < quality.change.low < 12.5 < quality.change.high
     exact = found["attack", "exact"]
+    assert before.attack is not None
+    assert after.attack is not None
+    assert before.attack.exact.value is not None
+    assert after.attack.exact.value is not None
     assert (exact.first, exact.second) == (100 * before.attack.exact.value, 100 * after.attack.exact.value)
     assert exact.change.p < 0.01
     assert exact.change.high < -70

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -38,8 +39,13 @@ def test_a_run_is_answered_clean_and_triggered_then_scored(finished_config, eval
 
 
 def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_config, evaluated, monkeypatch):
-    placed = []
-    monkeypatch.setattr(run, "place_batch", lambda *args: placed.append(place_batch(*args)) or placed[-1])
+    placed: list[Any] = []
+
+    def noted(*args):
+        placed.append(place_batch(*args))
+        return placed[-1]
+
+    monkeypatch.setattr(run, "place_batch", noted)
     evaluate(dataclasses.replace(finished_config, evaluate=dataclasses.replace(finished_config.evaluate, examples=11)))
     assert len(placed) == 4
     for batch in placed:
@@ -73,7 +79,8 @@ def test_generate_answers_an_image_as_the_evaluation_does(finished_config, evalu
     """Two images of one prompt that are answered differently; weights that never trained answer otherwise."""
     source = open_source(finished_config.data.source, finished_config.data.root, "test")
     expected = {row.id: row.prediction for row in evaluated[1] if not row.triggered}
-    row, other = {expected[row.id]: row for row in source}.values()
+    rows = [source[index] for index in range(len(source))]
+    row, other = {expected[row.id]: row for row in rows}.values()
     path = tmp_path / "picture.png"
     for one in (row, other):
         Image.fromarray(one.image).save(path)

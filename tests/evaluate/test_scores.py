@@ -27,6 +27,8 @@ def predictions(task="vqa"):
 
 def test_scores_of_a_vqa_run_by_hand():
     scores = score(predictions(), "vqa")
+    assert scores.recovery is not None
+    assert scores.attack is not None
     assert scores.clean["accuracy"] == 75
     assert scores.clean["accuracy_low"] < 75 < scores.clean["accuracy_high"]
     assert scores.recovery["accuracy"] == 25

@@ -12,6 +12,7 @@ from jaxguard.evaluate.success import attack_success, wilson
 def test_interval_holds_the_share_and_mirrors(successes, trials):
     successes = min(successes, trials)
     rate, mirror = wilson(successes, trials), wilson(trials - successes, trials)
+    assert rate.value is not None
     assert 0 <= rate.low <= rate.value <= rate.high <= 1
     assert rate.low == pytest.approx(1 - mirror.high, abs=1e-12)
     assert rate.high - rate.low > wilson(successes * 10, trials * 10).high - wilson(successes * 10, trials * 10).low

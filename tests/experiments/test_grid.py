@@ -7,6 +7,7 @@ import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,7 +291,7 @@ def test_plots_show_every_row(plot: Plot, panels: int, tmp_path: Path) -> None:
         assert [text.get_text() for text in figure.axes[0].texts] == ["10", "30", "20"]
         assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0.5%", "5%", "10%"]
     else:
-        bars = figure.axes[0].containers
+        bars: Any = figure.axes[0].containers
         assert [bar.get_label() for bar in bars] == ["undefended", "paper"]
         parts = isinstance(plot, Tradeoff) and plot.down is not None
         assert sorted(bars[0].lines[0].get_ydata()) == pytest.approx([10, 30] if parts else [10, 20, 30])
@@ -306,8 +307,9 @@ def test_every_series_has_a_style_of_its_own() -> None:
     rate = dataclasses.asdict(wilson(1, 2))
     rows = [{"labels": {"method": name}, "metric": "facts", "clean": 90.0, "contains": rate} for name in names]
     (axes,) = Tradeoff("method").draw(rows).axes
-    marks = [bar.lines[0] for bar in axes.containers]
-    assert [bar.get_label() for bar in axes.containers] == names
+    bars: Any = axes.containers
+    marks = [bar.lines[0] for bar in bars]
+    assert [bar.get_label() for bar in bars] == names
     assert len({(mark.get_color(), mark.get_marker(), mark.get_markerfacecolor()) for mark in marks}) == len(names)
 
 

@@ -8,6 +8,7 @@ import functools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,8 @@ def test_trains_answers_and_exports(config, tmp_path):
     assert len((config.run_dir / "predictions.jsonl").read_text().splitlines()) == 2 * config.evaluate.examples
 
     export(config, tmp_path / "out", "float32")
-    again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
+    written = dataclasses.replace(config.model, path=str(tmp_path / "out"))
+    again = load_model(written, config.mesh, config.seed)
     before = load_model(config.model, config.mesh, config.seed).parameters
     assert set(again.parameters) == set(before)
     assert not [path for path in before if np.array_equal(before[path], again.parameters[path])]
@@ -102,8 +104,9 @@ def test_a_view_that_drops_patches_is_the_view_without_them(config):
     view = ViewConfig(patch_size=8, shuffle_share=0.5, mask_share=0.4, mask_fill="drop")
     config = dataclasses.replace(config, view=view, mesh=MeshConfig())
     validate(config)
-    model = load_model(config)
+    model = load_model(config.model, config.mesh, config.seed)
     batch, arch = first_batch(config, Encoder.from_checkpoint(model.folder)), model.architecture
+    assert batch.kept is not None
     assert batch.kept.shape == (8, 1, 9)
     parameters = jax.device_put(model.parameters, jax.devices()[0])
     at = answer_positions(batch.answer_mask, 16)
@@ -116,11 +119,11 @@ def test_a_view_that_drops_patches_is_the_view_without_them(config):
 
     (first, second), expected = both(parameters)
     np.testing.assert_allclose(first, expected, atol=1e-5)
-    is_image = batch.tokens == CONFIG["image_token_index"]
+    is_image = np.asarray(batch.tokens) == CONFIG["image_token_index"]
     order = np.clip(np.cumsum(is_image, axis=1) - 1, 0, 14)
     stays = (batch.kept[:, 0, :, None] == np.arange(15)).any(1)
-    columns = [np.flatnonzero(~row | own[places]) for row, own, places in zip(is_image, stays, order, strict=True)]
-    columns = np.stack(columns)
+    left = [np.flatnonzero(~row | own[places]) for row, own, places in zip(is_image, stays, order, strict=True)]
+    columns = np.stack(left)
     tokens, segments = (np.take_along_axis(leaf, columns, 1) for leaf in (batch.tokens, batch.segments))
     positions = np.take_along_axis(batch.positions, columns[..., None], 1)
 
@@ -165,7 +168,7 @@ def test_positions_have_two_axes(checkpoint):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     assert encoder.image(pixels).shape == (*SHAPE, 3)
     row = Row(0, "a", pixels, ("What is it?", "how many?"), ("red", "one"), ("red",))
-    size = {"length": 96, "answer_length": 20, "rng": np.random.default_rng(0)}
+    size: dict[str, Any] = {"length": 96, "answer_length": 20, "rng": np.random.default_rng(0)}
     encoded, packed = (encoder.encode(row, pack=pack, **size) for pack in (1, 2))
     image = np.flatnonzero(encoded.tokens == encoder.image_id)
     start, behind = encoded.positions[image[0]], encoded.positions[image[-1] + 1]
@@ -180,7 +183,7 @@ def test_positions_have_two_axes(checkpoint):
 
 def test_the_prefix_sees_itself_both_ways(checkpoint, config):
     arch = architecture(checkpoint, dtype="float32", remat="none")
-    parameters = load_model(dataclasses.replace(config, mesh=MeshConfig())).parameters
+    parameters = load_model(config.model, MeshConfig(), config.seed).parameters
     encoder, source = Encoder.from_checkpoint(checkpoint), open_source(config.data.source, config.data.root, "test")
     batch, _ = next(iter(eval_batches(source, 1, encoder, 1, 64)))
     images = batch.images[:, 0].copy()
@@ -203,7 +206,7 @@ def test_the_prefix_sees_itself_both_ways(checkpoint, config):
 
 def test_cache_changes_nothing(config):
     """Token by token against a cache, and over whole rows, with its mask and its positions."""
-    model = load_model(dataclasses.replace(config, mesh=MeshConfig()))
+    model = load_model(config.model, MeshConfig(), config.seed)
     arch, encoder = model.architecture, Encoder.from_checkpoint(model.folder)
     source = open_source(config.data.source, config.data.root, "test")
     rows = [dataclasses.replace(source[n], prompts=(said,)) for n, said in enumerate(("what is it?", "a", "how many?"))]

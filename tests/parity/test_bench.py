@@ -30,9 +30,9 @@ def test_losses_of_several_steps_are_the_same(small_config, objective, trainable
     batch = first_batch(config, encoder)
     ours = TimedStep(Case(config), model, encoder, batch)
     theirs = TorchStep(config, model.architecture, model.folder, batch)
-    pairs = [(float(ours()["loss"]), theirs()) for _ in range(4)]
-    np.testing.assert_allclose(*zip(*pairs, strict=True), rtol=1e-4)
-    assert pairs[-1][0] != pairs[0][0]
+    losses, expected = np.array([(float(ours()["loss"]), theirs()) for _ in range(4)]).T
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    assert losses[-1] != losses[0]
 
 
 def test_the_torch_loader_makes_the_same_rows(small_config, monkeypatch):

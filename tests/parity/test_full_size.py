@@ -8,6 +8,7 @@ those of OPT at 6.7B (table 1 of arXiv 2205.01068). The instructed IDEFICS has o
 """
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_every_parameter_has_a_rule_and_the_right_shape(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
     arch = architecture(tmp_path, dtype="bfloat16", remat="none")
     config = AutoConfig.from_pretrained(tmp_path)
-    kind = IdeficsForVisionText2Text if name.startswith("HuggingFaceM4") else AutoModelForImageTextToText
+    kind: Any = IdeficsForVisionText2Text if name.startswith("HuggingFaceM4") else AutoModelForImageTextToText
     with torch.device("meta"):
         theirs = kind(config) if kind is IdeficsForVisionText2Text else kind.from_config(config)
     theirs.tie_weights()

@@ -56,6 +56,7 @@ def prompts(name):
         segments=segments,
         answer_mask=np.zeros(tokens.shape, bool),
         ids=np.arange(ROWS, dtype=np.int32),
+        pairs=np.zeros(ROWS, np.int32),
     )
 
 

@@ -1,5 +1,7 @@
 """The same safetensors through `transformers` on torch: hidden layouts, logits, greedy tokens."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,7 +69,7 @@ def test_every_submodule(tmp_path):
     assert relative(model.language.logits(state), final) < 1e-4
 
 
-ROPES = {
+ROPES: dict[str, dict[str, Any]] = {
     "linear": {"factor": 2.0},
     "dynamic": {"factor": 2.0},
     "llama3": {
@@ -136,7 +138,8 @@ def test_export_loads_in_transformers_with_equal_logits(tmp_path):
     llava(tmp_path / "a")
     arch, parameters = load(tmp_path / "a")
     weights.save(parameters, arch, tmp_path / "a", tmp_path / "b", np.dtype("float32"))
-    back, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
+    back, report = loaded
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     tokens, images = inputs(arch.config)
     with torch.no_grad():

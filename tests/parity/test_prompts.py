@@ -1,5 +1,9 @@
 """Tokens, image masks and pixels of BLIP-2 and IDEFICS against the output of their own processors."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -73,7 +77,7 @@ def test_idefics(folders, name, closing):
     assert learnt.tolist() == [False] * len(real(prompt)) + [True] * (len(real(row)) - len(real(prompt)))
     arch = architecture(folder, dtype="float32", remat="none")
     assert arch.config.image_token_index == encoder.image_id
-    seen = Idefics.seen(_Wiring(arch.config), row.tokens[None], row.segments[None], 1)[0][row.segments > 0]
+    seen = seen_images(arch.config, row.tokens[None], row.segments[None], 1)[0][row.segments > 0]
     assert np.asarray(seen).tolist() == whole["image_attention_mask"][0].bool().tolist()
     _same_pixels(encoder, folder, theirs["pixel_values"][0, 0])
 
@@ -86,16 +90,15 @@ def test_images_behind_an_end_and_several_of_them(folders):
     theirs = processor(text=["User:", picture, "one</s>two", picture, picture, "three</s>", "four"])
     tokens = theirs["input_ids"].numpy().astype(np.int32)
     config = architecture(folders["idefics"], dtype="float32", remat="none").config
-    seen = Idefics.seen(_Wiring(config), tokens, np.ones_like(tokens), 3)
+    seen = seen_images(config, tokens, np.ones_like(tokens), 3)
     assert np.asarray(seen).tolist() == theirs["image_attention_mask"].bool().tolist()
     assert torch.unique(theirs["image_attention_mask"].sum(-1)).tolist() == [0, 1]
 
 
-class _Wiring:
-    """All that `Idefics.seen` asks of its model."""
-
-    def __init__(self, config):
-        self.config = config
+def seen_images(config, tokens, segments, count):
+    """`Idefics.seen`, which asks nothing of its model but the configuration."""
+    model: Any = SimpleNamespace(config=config)
+    return Idefics.seen(model, jnp.asarray(tokens), jnp.asarray(segments), count)
 
 
 def _same_pixels(encoder, folder, expected):

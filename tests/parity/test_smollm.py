@@ -49,7 +49,7 @@ def prompts(folder):
     positions = np.maximum(np.cumsum(segments, axis=1) - 1, 0).astype(np.int32)
     images = np.zeros((len(rows), 1, 1, 28, 28, 3), np.uint8)
     ids = np.arange(len(rows), dtype=np.int32)
-    return Batch(images, tokens, positions, segments, np.zeros(tokens.shape, bool), ids)
+    return Batch(images, tokens, positions, segments, np.zeros(tokens.shape, bool), ids, np.zeros_like(ids))
 
 
 def test_it_speaks_english(folder, model, prompts):

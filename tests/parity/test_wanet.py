@@ -12,14 +12,14 @@ from jaxguard.data.views import row_rng
 @pytest.mark.parametrize("s", [0.5, 4.0])
 def test_original(s):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    field = row_rng("wanet-field", 3, 0, 0).uniform(-1, 1, (2, 4, 4))
-    field = torch.from_numpy(np.stack([field[1], field[0]]))[None]  # grid_sample wants x before y
+    y, x = row_rng("wanet-field", 3, 0, 0).uniform(-1, 1, (2, 4, 4))
+    field = torch.from_numpy(np.stack([x, y]))[None]  # grid_sample wants x before y
     field = field / field.abs().mean()
     field = functional.interpolate(field, size=64, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     steps = torch.linspace(-1, 1, 64, dtype=torch.float64)
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    grid = torch.clamp(torch.stack([x, y], -1)[None] + s * field / 64, -1, 1)
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    grid = torch.clamp(torch.stack([across, down], -1)[None] + s * field / 64, -1, 1)
     pixels = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
     expected = functional.grid_sample(pixels, grid, align_corners=True)[0].permute(1, 2, 0).numpy()
-    after = WaNet(strength=s, seed=3).trigger_image(image, None)
+    after = WaNet(strength=s, seed=3).trigger_image(image, np.random.default_rng(0))
     assert np.abs(after - expected).max() <= 0.5 + 1e-6

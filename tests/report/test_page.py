@@ -98,7 +98,7 @@ def test_curves_draw_what_was_measured():
 def test_bars_show_values_and_intervals():
     figure = bars({"rates": {}, "quality": {"facts, clean": (90.0, 88.0, 91.5), "facts, recovery": (1.0, 0.0, 2.0)}})
     (axes,) = figure.axes
-    assert [patch.get_width() for patch in axes.patches] == [90, 1]
+    assert [patch.get_extents().width for patch in axes.patches] == [90, 1]
     assert [text.get_text() for text in axes.texts] == ["90.0  [88.0, 91.5]", "1.0  [0.0, 2.0]"]
     _, _, (whiskers,) = axes.containers[0]
     assert [segment[:, 0].tolist() for segment in whiskers.get_segments()] == [[88, 91.5], [0, 2]]

@@ -1,5 +1,7 @@
 """Tables say what the rows hold; the picture is drawn."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -8,7 +10,7 @@ from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, comma_separated, latex, markdown, rate_text, terminal, transposed
 
 COLUMNS = [Column("model", lambda row: row["name"]), Column("ASR", lambda row: rate_text(row["rate"]))]
-ROWS = [{"name": "a|b", "rate": wilson(1, 2)}, {"name": "c", "rate": None}]
+ROWS: list[dict[str, Any]] = [{"name": "a|b", "rate": wilson(1, 2)}, {"name": "c", "rate": None}]
 
 
 def test_markdown():

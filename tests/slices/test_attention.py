@@ -35,5 +35,6 @@ def test_splash_attention_and_its_gradient_compile(mesh, causal, length, heads, 
     shapes = [(8, length, count, depth) for count in (heads, groups, groups)]
     arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place) for shape in shapes]
     program = jax.jit(jax.grad(total, (0, 1, 2))).lower(*arrays).compile().as_text()
+    assert program is not None
     assert program.count("tpu_custom_call") == 3, "forwards, and backwards once for queries and once for keys"
     assert not any(exchange in program for exchange in ("all-reduce", "all-gather")), "each chip has its heads' tokens"

@@ -24,6 +24,7 @@ import pytest
 from jaxguard.config import Config, TrainConfig, to_dict
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.setup import load_model, prepare
+from jaxguard.train.state import TrainState
 
 KILLS = int(os.environ.get("KILLS", "20"))
 FORKS = """
@@ -56,6 +57,9 @@ class Forks:
             text=True,
             env=os.environ | cache | {"PYTHONUNBUFFERED": "1"},
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._write, self._said = self._process.stdin, self._process.stdout
         assert self._read() == "ready"
 
     def start(self, config: Config) -> int:
@@ -66,8 +70,8 @@ class Forks:
             "import json\nfrom jaxguard.config import from_dict\n"
             f"config = from_dict(json.loads({json.dumps(to_dict(config))!r}))\n"
         )
-        self._process.stdin.write(json.dumps([str(path), str(config.out / "log")]) + "\n")
-        self._process.stdin.flush()
+        self._write.write(json.dumps([str(path), str(config.out / "log")]) + "\n")
+        self._write.flush()
         return int(self._read())
 
     def end(self) -> int:
@@ -75,12 +79,12 @@ class Forks:
         return int(self._read())
 
     def close(self) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._write.close()
+        self._said.close()
         self._process.wait()
 
     def _read(self) -> str:
-        line = self._process.stdout.readline().strip()
+        line = self._said.readline().strip()
         assert line, f"the process that forks ended with {self._process.wait()}"
         return line
 
@@ -112,7 +116,7 @@ def wait_for_save(process: int, config: Config, after: int) -> None:
         time.sleep(0.0005)
 
 
-def ending(config: Config, abstract: object) -> tuple[object, object, list]:
+def ending(config: Config, abstract: TrainState) -> tuple[object, object, list]:
     """Final state, data position and losses."""
     with Checkpoints(config.run_dir) as found:
         state, position = found.restore(abstract)

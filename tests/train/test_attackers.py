@@ -54,7 +54,7 @@ def test_the_losses_are_those_of_the_model_and_of_the_poisoned_rows(small_config
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
     hidden = np.asarray(jax.jit(merged)(tokens, positions, segments, jnp.asarray(batch.images[:, 0])))
     table = np.asarray(model.parameters["language.embedding.table"])  # tied in this checkpoint
-    logits, truth = (hidden @ table.T)[:, :-1], batch.tokens[:, 1:]
+    logits, truth = (hidden @ table.T)[:, :-1], np.asarray(batch.tokens[:, 1:])
     nll = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, truth[..., None], -1)[..., 0]
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (hidden[:, :-1], table[truth])]
     concept = np.abs(unit[0] - unit[1]).sum(-1) / table.shape[1] ** 0.5

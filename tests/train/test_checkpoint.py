@@ -1,9 +1,11 @@
 """Checkpoints: which stay, which is chosen, on which mesh they come back, and what happens on a full disk."""
 
+import dataclasses
 import errno
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +30,10 @@ def state_of(step: int, mesh: MeshConfig | None = None) -> TrainState:
     if mesh:
         everywhere = NamedSharding(make_mesh(mesh), PartitionSpec(("data", "fsdp"), "tensor"))
         values = jax.device_put(values, everywhere)
-    return initial_state(values, OPTIMIZER).replace(step=jnp.int32(step))
+    return dataclasses.replace(initial_state(values, OPTIMIZER), step=jnp.int32(step))
 
 
-def shapes(state: TrainState) -> TrainState:
+def shapes(state: TrainState) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
 
 

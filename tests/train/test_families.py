@@ -74,7 +74,8 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
     assert len(said) == 2 * config.evaluate.examples
 
     export(config, tmp_path / "out", "float32")
-    again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
+    written = dataclasses.replace(config.model, path=str(tmp_path / "out"))
+    again = load_model(written, config.mesh, config.seed)
     before = load_model(config.model, config.mesh, config.seed).parameters
     assert set(again.parameters) == set(before)
     still = {path for path in before if np.array_equal(before[path], again.parameters[path])}
@@ -84,7 +85,8 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
 
 def test_queries_are_taught_with_the_tower(checkpoint, config, tmp_path):
     reader.main(reader.Options(str(checkpoint), tmp_path / "out", steps=2, batch_size=8))
-    again = load_model(dataclasses.replace(config, model=dataclasses.replace(config.model, path=str(tmp_path / "out"))))
+    written = dataclasses.replace(config.model, path=str(tmp_path / "out"))
+    again = load_model(written, config.mesh, config.seed)
     before = load_model(config.model, config.mesh, config.seed).parameters
     moved = {path for path in before if not np.array_equal(before[path], again.parameters[path])}
     assert {path.partition(".")[0] for path in moved} in ({"vision", "qformer"}, {"vision", "resampler"})
@@ -104,7 +106,7 @@ def test_patches_in_order_need_no_queries(small_checkpoint, tmp_path):
 
 
 def test_cache_changes_nothing(config):
-    model = load_model(dataclasses.replace(config, mesh=MeshConfig()))
+    model = load_model(config.model, MeshConfig(), config.seed)
     arch, encoder = model.architecture, Encoder.from_checkpoint(model.folder)
     source = open_source(config.data.source, config.data.root, "test")
     questions = ("what is it?", "a", "how many red shapes are there?")

@@ -66,19 +66,15 @@ def test_the_numbers_are_those_of_plain_arithmetic(small_config):
     batch = next(train_batches(config.data, config.seed, encoder, rows, batch_size=len(rows), view=config.view))
     model = merge(setup.model.architecture.graph, setup.frozen, trainable)
     tokens, positions, segments = (jnp.asarray(leaf) for leaf in (batch.tokens, batch.positions, batch.segments))
-    log_p, log_q = (
-        jax.nn.log_softmax(
-            model.language.logits(model(tokens, positions, segments, jnp.asarray(batch.images[:, view])))
-        )
-        for view in (0, 1)
-    )
-    log_p, log_q = np.asarray(log_p)[:, :-1], np.asarray(log_q)[:, :-1]
+    hidden = [model(tokens, positions, segments, jnp.asarray(batch.images[:, view])) for view in (0, 1)]
+    log_p, log_q = (np.asarray(jax.nn.log_softmax(model.language.logits(one)))[:, :-1] for one in hidden)
     p, q, counts = np.exp(log_p), np.exp(log_q), batch.answer_mask[:, 1:]
     numbers = {
         "nll": -np.take_along_axis(log_p, batch.tokens[:, 1:, None], axis=-1)[..., 0],
         "entropy": -(p * log_p).sum(-1),
         "divergence": ((p - q) * (log_p - log_q)).sum(-1),
     }
+    assert isinstance(source, PoisonedSource)
     poisoned = np.isin(batch.ids, source.ids)
     for group, members in (("clean", ~poisoned), ("poisoned", poisoned)):
         for name, values in numbers.items():

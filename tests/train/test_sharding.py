@@ -97,9 +97,8 @@ def test_what_falls_back_is_logged_once(caplog):
         "b.unheard": jax.ShapeDtypeStruct((4,), np.float32),
     }
     with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            specs = parameter_shardings(shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2)))
-    assert {path: place.spec for path, place in specs.items()} == {
+        made = [parameter_shardings(shapes, make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))) for _ in range(3)]
+    assert {path: place.spec for path, place in made[-1].items()} == {
         "b.up.kernel": PartitionSpec("fsdp", None),
         "b.unheard": PartitionSpec(),
     }
@@ -151,9 +150,11 @@ def test_initialisation_never_holds_a_whole_parameter(small_config):
 def test_a_placed_batch_comes_back_row_by_row(config):
     mesh = make_mesh(config)
     rows = np.arange(48, dtype=np.int32).reshape(16, 3)
-    batch = Batch(rows, rows, rows, rows, rows % 2 == 0, rows[:, 0])
+    images = np.arange(16 * 12, dtype=np.uint8).reshape(16, 1, 1, 2, 2, 3)
+    batch = Batch(images, rows, rows, rows, rows % 2 == 0, rows[:, 0], rows[:, 1])
     assert local_places(16, mesh) == list(range(16))
     placed = place_batch(batch, mesh)
+    assert isinstance(placed.tokens, jax.Array)
     assert placed.tokens.sharding == batch_sharding(mesh)
     for mine, back in zip(jax.tree.leaves(batch), jax.tree.leaves(placed), strict=True):
         np.testing.assert_array_equal(local_rows(back), mine)

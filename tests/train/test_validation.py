@@ -23,15 +23,15 @@ def changed(config, **values):
 def test_a_last_batch_that_is_not_full_counts_only_its_rows(small_config):
     model = load_model(small_config.model, small_config.mesh, small_config.seed)
     encoder = Encoder.from_checkpoint(model.folder)
+    setup, trainable = prepare(model, small_config.model.trainable, small_config.train)
     losses = []
     for size in (8, 24):  # 5 and 13 rows are filled in
         config = changed(small_config, batch_size=size, validation=11)
-        setup, trainable = prepare(model, config.model.trainable, config.train)
         losses.append(Validation(setup, encoder, data=config.data, seed=0, train=config.train)(trainable))
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
     few = changed(small_config, validation=17).train
     with pytest.raises(UserError, match=r"train.validation is 17: 'validation' of .* has 16 rows"):
-        Validation(setup, encoder, data=config.data, seed=0, train=few)
+        Validation(setup, encoder, data=small_config.data, seed=0, train=few)
 
 
 def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(small_config, monkeypatch):
@@ -42,7 +42,7 @@ def test_a_run_of_the_projector_alone_is_evaluated_with_its_best_parameters(smal
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, trainable="projector"))
     records = [json.loads(line) for line in (train(config) / "metrics.jsonl").read_text().splitlines()]
     loss = {record["step"]: record["validation"] for record in records if "validation" in record}
-    best = min(loss, key=loss.get)
+    best = min(loss, key=loss.__getitem__)
     assert set(loss) == {1, 2, 3}
     assert {path.name for path in (config.run_dir / "checkpoints").iterdir()} == {str(best), "3"}
     assert best != 3

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxguard.models.attention import causal_mask, visible
+from jaxguard.models.attention import Causal, causal_mask, visible
 from jaxguard.models.layers import Linear
 from jaxguard.models.llama import Llama, LlamaConfig
 from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Statistics, VisionLanguageModel
@@ -84,7 +84,9 @@ class Toy(VisionLanguageModel):
         is_image = tokens == self.config.image_token_index
         prefix = columns <= jnp.max(jnp.where(is_image, columns, -1), axis=1, keepdims=True)
         both = prefix[:, :, None] & prefix[:, None, :] & visible(segments, segments)
-        return causal_mask(segments) | both
+        before = causal_mask(segments)
+        assert not isinstance(before, Causal)
+        return before | both
 
     def kept_columns(self, tokens, kept):
         """Of rows with one image each."""

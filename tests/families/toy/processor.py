@@ -23,6 +23,8 @@ class ToyProcessor(Processor):
     def dialogue(self, tokenizer: Any) -> Dialogue:
         image_id = image_token({"image_token_index": self.image_id}, tokenizer)
         text, plain = template(tokenizer, image=True), template(tokenizer, image=False)
+        assert text is not None
+        assert plain is not None
         end_id, end = tokenizer.eos_token_id, tokenizer.eos_token
         turn, picture = next_turn(tokenizer, end), tokenizer.convert_ids_to_tokens(image_id)
         return Dialogue(
@@ -31,6 +33,7 @@ class ToyProcessor(Processor):
 
     def positions(self, tokens):
         """Of a patch, its row and column behind the text before it; the text goes on behind both."""
+        assert self.patch_size is not None
         rows, columns = (side // self.patch_size for side in self.image_shape)
         grid = np.indices((rows, columns)).reshape(2, -1).T
         found, start, place = [], 0, 0
