@@ -33,10 +33,12 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "MPLBACKEND": "agg",
-    # Many tests compile the same step; processes that tests start compile it again.
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jaxguard-compiled-"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
 }
+# Many tests compile the same step, and so do their workers and the processes that they start.
+_COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(prefix="jaxguard-compiled-")
+if _COMPILED:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
 
 
 def pytest_sessionstart() -> None:
@@ -49,7 +51,8 @@ def pytest_sessionstart() -> None:
 
 def pytest_unconfigure() -> None:
     """Remove what was compiled."""
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if _COMPILED:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
