@@ -1,4 +1,4 @@
-"""What every test stands on, set before JAX starts and inherited by the processes that tests start."""
+"""Environment of every test, set before JAX starts and inherited by the processes that tests start."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which module of jaxguard imports which, read from the sources; imports inside functions count.
+"""Imports between the modules of jaxguard, read from the sources; imports inside functions count.
 
-python -m tests.imports    prints the table of packages, and fails where it is not the one below
+python -m tests.imports    prints the table of packages, and fails if it differs from the one below
 """
 
 from __future__ import annotations

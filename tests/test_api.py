@@ -1,4 +1,4 @@
-"""The public names: few, lazy, and what they say whatever was imported before."""
+"""The public names: a short list, imported lazily, independent of earlier imports."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Dimensions of annotations are those that docs/shapes.md lists."""
+"""Dimensions of annotations are those listed in docs/shapes.md."""
 
 import ast
 import re

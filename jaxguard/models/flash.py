@@ -50,7 +50,7 @@ def cudnn(
     *,
     causal: bool,
 ) -> Float[Array, "B T H K"]:
-    """Compute attention with cuDNN, which supports half precision and head widths up to 128, in multiples of 8."""
+    """Compute attention with cuDNN: on all GPUs it supports half precision and heads up to 128, in multiples of 8."""
     return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 

@@ -1,4 +1,4 @@
-"""Which rows are poisoned, what the manifest says of them, and that it notices every change."""
+"""Which rows are poisoned, and the manifest, which detects every change."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""What people and attackers get wrong: each mistake is told in its own words, counted, and ends with exit code 2."""
+"""Faulty and hostile data sets: every mistake has its own message, is counted, and ends with exit code 2."""
 
 import io
 import json

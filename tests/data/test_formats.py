@@ -1,4 +1,4 @@
-"""Data sets in their authors' files: every row of the miniatures, built with the bytes of their images."""
+"""Data sets in their original files: every row of the miniatures, built with the bytes of their images."""
 
 import json
 from typing import ClassVar

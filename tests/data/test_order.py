@@ -1,4 +1,4 @@
-"""Mixtures and batches by length: which rows come when, whatever reads them, and resumed exactly."""
+"""Mixtures and batches by length: the order of rows does not depend on the reader, and resumes exactly."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""The second view: exact counts, nothing lost, windows kept, and the same for the same key."""
+"""The second view: exact counts, no lost patches, separate windows, and equal views for equal keys."""
 
 import numpy as np
 import pytest

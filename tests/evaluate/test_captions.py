@@ -1,4 +1,4 @@
-"""Caption scores: BLEU against its formula, and all of them against the COCO evaluation's own."""
+"""Caption scores: BLEU against its formula, and all scores against those of the COCO evaluation."""
 
 import json
 import math

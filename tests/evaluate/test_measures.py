@@ -1,4 +1,4 @@
-"""The bootstrap, against distributions that are known."""
+"""The bootstrap against known distributions."""
 
 import numpy as np
 import pytest

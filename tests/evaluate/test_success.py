@@ -1,4 +1,4 @@
-"""Wilson intervals and attack success, by hand and by property."""
+"""Wilson intervals and attack success, against hand-computed values and properties."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Single-line faults, and the test files that should notice each of them."""
+"""Single-line faults, and the test files that should detect each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention and masks against plain NumPy."""
+"""Attention and masks against NumPy."""
 
 import jax.numpy as jnp
 import numpy as np

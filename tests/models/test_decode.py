@@ -1,4 +1,4 @@
-"""Decoding with the cache equals asking the whole model again for every token."""
+"""Decoding with the cache equals running the whole model again for every token."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""The kernels of accelerators against plain attention: splash's operations one by one, cuDNN's call by XLA's hands."""
+"""Accelerator kernels against reference attention: splash in interpreter mode, cuDNN's call computed by XLA."""
 
 from functools import partial
 

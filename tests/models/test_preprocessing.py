@@ -1,4 +1,4 @@
-"""Images at the model's size, against the processors of transformers (their Pillow back ends)."""
+"""Image preprocessing against the processors of transformers (their Pillow back ends)."""
 
 from importlib import import_module
 from typing import Any

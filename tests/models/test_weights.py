@@ -1,4 +1,4 @@
-"""Checkpoints in and out: exact round trips, and every way they can be broken as one line."""
+"""Checkpoints: exact round trips, and a one-line error for every way they can be broken."""
 
 import json
 import pickle

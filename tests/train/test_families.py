@@ -1,4 +1,4 @@
-"""BLIP-2 and IDEFICS through the whole program: train, resume from disk, answer, export."""
+"""BLIP-2 and IDEFICS end to end: train, resume from disk, answer, export."""
 
 import dataclasses
 import functools

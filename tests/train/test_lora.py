@@ -1,4 +1,4 @@
-"""Fine-tuning modes: what trains, counted in bytes; adapters that learn, drop out and leave the base alone."""
+"""Fine-tuning modes: trainable parameters in bytes; adapters learn, use dropout and leave the base unchanged."""
 
 import dataclasses
 import json
