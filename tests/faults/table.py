@@ -80,8 +80,8 @@ FAULTS: tuple[Fault, ...] = (
         "objective/test_paper.py",
         (
             "repel pulls",
-            'return jnp.maximum(0.0, self.config.margin - divergence) if self.config.direction == "repel" else divergence',
-            'return jnp.maximum(0.0, divergence - self.config.margin) if self.config.direction == "repel" else divergence',
+            "jnp.maximum(0.0, self.config.margin - divergence)",
+            "jnp.maximum(0.0, divergence - self.config.margin)",
         ),
         (
             "the band's upper end also pulls up",
