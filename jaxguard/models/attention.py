@@ -42,7 +42,7 @@ def attention(
     """Compute scaled dot-product attention with a float32 softmax; H is a multiple of G (grouped queries).
 
     Uses cuDNN on GPUs and splash attention on TPUs where the inputs allow it (`flash.choose`), and the reference
-    implementation (`plain`) otherwise. A query that may attend to nothing (padding) gives finite values that are never
+    implementation (`reference`) otherwise. A query that may attend to nothing (padding) gives finite values that are never
     used.
     """
     if isinstance(mask, tuple):
@@ -53,10 +53,10 @@ def attention(
     kernel = flash.choose(query, key, placement.platform()) if causal or mask is None else None
     if kernel is not None:
         return kernel(query, key, value, causal=causal)
-    return plain(query, key, value, None if mask is None else _dense(mask))
+    return reference(query, key, value, None if mask is None else _dense(mask))
 
 
-def plain(
+def reference(
     query: Float[Array, "B T H K"],
     key: Float[Array, "B S G K"],
     value: Float[Array, "B S G K"],

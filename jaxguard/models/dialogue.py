@@ -23,7 +23,7 @@ class Dialogue:
 
     Attributes:
         text: everything before the first answer of a dialogue about one image, with `PLACE` for the question.
-        plain: the same for a dialogue without images.
+        without_image: the same for a dialogue without images.
         turn: text between an answer's end and the next answer, with `PLACE`; None if there is one turn only.
         picture: text of an image inside a question; None if the family cannot place images there.
         image_id: id of the image token.
@@ -36,7 +36,7 @@ class Dialogue:
     """
 
     text: str
-    plain: str
+    without_image: str
     turn: str | None
     picture: str | None
     image_id: int
@@ -50,7 +50,7 @@ class Dialogue:
     def opening(self, question: str, images: int) -> str:
         """Return the text before the first answer; `text` places the image if the question has no `IMAGE`."""
         if IMAGE in question or not images:
-            return self.plain.replace(PLACE, self._pictured(question))
+            return self.without_image.replace(PLACE, self._pictured(question))
         return self.text.replace(PLACE, question)
 
     def following(self, question: str) -> str:

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxguard.config import MeshConfig
 from jaxguard.models import flash, placement
-from jaxguard.models.attention import Causal, attention, causal_mask, pack, plain
+from jaxguard.models.attention import Causal, attention, causal_mask, pack, reference
 from jaxguard.train.sharding import make_mesh, rows_on
 
 
@@ -121,7 +121,7 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
 
     def kernel(query, key, value, *, causal):
         taken.append(causal)
-        return plain(query, key, value, dense_mask(segments(query.shape[1], (0, 0))) if causal else None)
+        return reference(query, key, value, dense_mask(segments(query.shape[1], (0, 0))) if causal else None)
 
     monkeypatch.setattr(flash, "choose", lambda *_: kernel)
     arrays = rows(6, 2, 2)
