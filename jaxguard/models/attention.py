@@ -41,9 +41,8 @@ def attention(
 ) -> Float[Array, "B T H K"]:
     """Compute scaled dot-product attention with a float32 softmax; H is a multiple of G (grouped queries).
 
-    Uses cuDNN on GPUs and splash attention on TPUs where the inputs allow it (`flash.choose`), and the reference
-    implementation (`reference`) otherwise. A query that may attend to nothing (padding) gives finite values that are never
-    used.
+    Uses cuDNN on GPUs and splash attention on TPUs where the inputs allow it (`flash.choose`), and `reference`
+    otherwise. A query that may attend to nothing (padding) gives finite values that are never used.
     """
     if isinstance(mask, tuple):
         shapes = [_dense(block).shape[:2] for block in mask]
