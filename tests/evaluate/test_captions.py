@@ -25,6 +25,12 @@ def test_bleu_by_hand():
     assert scores["bleu_2"] == pytest.approx(100 * brevity * math.sqrt(3 / 4 * 2 / 3), rel=1e-4)
 
 
+def test_brevity_is_against_the_closest_reference():
+    """Of two, four and seven words, seven is the closest to six; every word is in one of them."""
+    scores = caption_scores(["a red box over there now"], [["a red", "a red box here", "a red box over there now too"]])
+    assert scores["bleu_1"] == pytest.approx(100 * math.exp(1 - 7 / 6), rel=1e-4)
+
+
 def test_order_of_rows_does_not_matter():
     said = ["a red box", "two dogs run", "a man"]
     true = [["a red box is here"], ["two dogs are running", "dogs run"], ["a woman"]]

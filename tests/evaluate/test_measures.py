@@ -15,6 +15,14 @@ def test_a_mean_has_the_interval_of_the_normal_law():
     assert spread.high == pytest.approx(spread.value + 1.96 * error, abs=0.1 * error)
 
 
+def test_p_is_that_of_the_normal_law_on_both_sides():
+    """A mean of exactly two standard errors: 0.0455."""
+    values = np.random.default_rng(4).normal(size=400)
+    values = (values - values.mean()) / values.std() + 2 / 20
+    assert bootstrap({"m": mean(values)}, resamples=8000)["m"].p == pytest.approx(0.0455, abs=0.01)
+    assert bootstrap({"m": mean(-values)}, resamples=8000)["m"].p == pytest.approx(0.0455, abs=0.01)
+
+
 def test_pairs_cancel_what_rows_have_in_common():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 10, 300)
