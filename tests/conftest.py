@@ -10,18 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
 
-from jaxguard.config import (
-    AttackConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    TrainConfig,
-)
+from tests import typechecks
+
+if TYPE_CHECKING:
+    from jaxguard.config import Config
 
 DEVICES = 8
 
@@ -39,6 +36,9 @@ os.environ |= {
 _COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(prefix="jaxguard-compiled-")
 if _COMPILED:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+
+# Before any test imports the package. What processes that tests start do is not checked.
+install_import_hook("jaxguard", f"{typechecks.__name__}.{typechecks.check.__name__}")
 
 
 def pytest_sessionstart() -> None:
@@ -102,6 +102,16 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _small_config(checkpoint: Path, data: Path, out: Path) -> Config:
     """A run of a few seconds."""
+    from jaxguard.config import (
+        AttackConfig,
+        Config,
+        DataConfig,
+        EvaluateConfig,
+        ModelConfig,
+        ObjectiveConfig,
+        TrainConfig,
+    )
+
     return Config(
         name="small",
         out=out,

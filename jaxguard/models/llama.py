@@ -102,7 +102,7 @@ class Llama(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        positions: Int[Array, "B T"],
+        positions: Int[Array, "B T *axes"],
         mask: Masks,
         cache: Cache | None = None,
         column: Int[Array, ""] | int = 0,

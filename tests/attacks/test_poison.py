@@ -144,7 +144,7 @@ def test_batches_of_any_size_hold_the_same_images(batch_size, processes, readers
     config = dataclasses.replace(config, data=data, attack=AttackConfig(name="wanet", rate=0.25))
     planted = poisoned_source(config)
     encoder = Encoder.from_checkpoint(small_checkpoint)
-    seen: dict[int, bytes] = {}
+    seen: dict[int, np.ndarray] = {}
     for index in range(processes):
         batches = train_batches(
             config.data,

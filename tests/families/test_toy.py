@@ -107,6 +107,7 @@ def test_a_view_that_drops_patches_is_the_view_without_them(config):
     validate(config)
     model = load_model(config.model, config.mesh, config.seed)
     batch, arch = first_batch(config, Encoder.from_checkpoint(model.folder)), model.architecture
+    batch = jax.tree.map(jnp.asarray, batch)
     assert batch.kept is not None
     assert batch.kept.shape == (8, 1, 9)
     parameters = jax.device_put(model.parameters, jax.devices()[0])
@@ -122,11 +123,11 @@ def test_a_view_that_drops_patches_is_the_view_without_them(config):
     np.testing.assert_allclose(first, expected, atol=1e-5)
     is_image = np.asarray(batch.tokens) == CONFIG["image_token_index"]
     order = np.clip(np.cumsum(is_image, axis=1) - 1, 0, 14)
-    stays = (batch.kept[:, 0, :, None] == np.arange(15)).any(1)
+    stays = (np.asarray(batch.kept)[:, 0, :, None] == np.arange(15)).any(1)
     left = [np.flatnonzero(~row | own[places]) for row, own, places in zip(is_image, stays, order, strict=True)]
     columns = np.stack(left)
-    tokens, segments = (np.take_along_axis(leaf, columns, 1) for leaf in (batch.tokens, batch.segments))
-    positions = np.take_along_axis(batch.positions, columns[..., None], 1)
+    tokens, segments = (jnp.take_along_axis(leaf, columns, 1) for leaf in (batch.tokens, batch.segments))
+    positions = jnp.take_along_axis(batch.positions, columns[..., None], 1)
 
     @jax.jit
     def alone(parameters):
@@ -192,7 +193,8 @@ def test_the_prefix_sees_itself_both_ways(checkpoint, config):
 
     @jax.jit
     def hidden(parameters, tokens, images):
-        return merge(arch.graph, parameters)(tokens, batch.positions, batch.segments, images)
+        positions, segments = jnp.asarray(batch.positions), jnp.asarray(batch.segments)
+        return merge(arch.graph, parameters)(tokens, positions, segments, images)
 
     first = int((batch.tokens[0] == encoder.image_id).argmax())
     parameters = jax.device_put(parameters, jax.devices()[0])

@@ -70,7 +70,7 @@ def test_every_submodule(tmp_path):
         vision = theirs.vision_model(torch_pixels(arch.config, pictures)).last_hidden_state
         queries = theirs.qformer(theirs.query_tokens.expand(3, -1, -1), encoder_hidden_states=vision).last_hidden_state
         projected = theirs.language_projection(queries)
-    assert relative(model.tower(pictures), vision) < 1e-4
+    assert relative(model.tower(jnp.asarray(pictures)), vision) < 1e-4
     assert relative(model.qformer(jnp.asarray(vision.numpy())), queries) < 1e-4
     assert relative(model.projector(jnp.asarray(queries.numpy())), projected) < 1e-4
 
@@ -79,7 +79,7 @@ def test_every_submodule(tmp_path):
     with torch.no_grad():
         hidden = theirs.language_model.model.decoder(inputs_embeds=torch.from_numpy(x)).last_hidden_state
         final = theirs.language_model.lm_head(hidden)
-    state, _ = model.language(jnp.asarray(x), positions_of(segments), causal_mask(segments))
+    state, _ = model.language(jnp.asarray(x), jnp.asarray(positions_of(segments)), causal_mask(segments))
     assert relative(state, hidden) < 1e-4
     assert relative(model.language.logits(state), final) < 1e-4
 

@@ -56,7 +56,7 @@ def test_every_submodule(tmp_path):
         vision = theirs.model.vision_tower(torch_pixels(arch.config, pictures), output_hidden_states=True)
         patches = vision.hidden_states[-2][:, 1:]
         projected = theirs.model.multi_modal_projector(patches)
-    assert relative(model.tower(pictures), patches) < 1e-4
+    assert relative(model.tower(jnp.asarray(pictures)), patches) < 1e-4
     assert relative(model.projector(jnp.asarray(patches.numpy())), projected) < 1e-4
 
     x = np.random.default_rng(1).normal(size=(2, 9, 32)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_every_submodule(tmp_path):
     with torch.no_grad():
         hidden = theirs.model.language_model(inputs_embeds=torch.from_numpy(x)).last_hidden_state
         final = theirs.lm_head(hidden)
-    state, _ = model.language(jnp.asarray(x), positions_of(segments), causal_mask(segments))
+    state, _ = model.language(jnp.asarray(x), jnp.asarray(positions_of(segments)), causal_mask(segments))
     assert relative(state, hidden) < 1e-4
     assert relative(model.language.logits(state), final) < 1e-4
 
