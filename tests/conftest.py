@@ -37,8 +37,9 @@ _COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(pr
 if _COMPILED:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
 
-# Before any test imports the package. What processes that tests start do is not checked.
-install_import_hook("jaxguard", f"{typechecks.__name__}.{typechecks.check.__name__}")
+# Before any test imports the package. Not checked: processes that tests start, and packages without arrays.
+ARRAYS = ("attacks", "batch", "bench", "data", "evaluate", "models", "objective", "report", "train", "zoo")
+install_import_hook([f"jaxguard.{package}" for package in ARRAYS], f"{typechecks.__name__}.{typechecks.check.__name__}")
 
 
 def pytest_sessionstart() -> None:

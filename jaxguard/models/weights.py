@@ -84,7 +84,7 @@ def _read(
 
 
 def save(
-    parameters: Mapping[str, np.ndarray], architecture: Architecture, source: Path, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, source: Path, out: Path, dtype: np.dtype
 ) -> None:
     """Write a checkpoint folder in the published layout: our weights, and the other files of `source`.
 
@@ -106,7 +106,7 @@ def save(
 
 
 def save_adapter(
-    parameters: Mapping[str, np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
 ) -> None:
     """Write the adapters alone in the layout of `peft`: adapter_config.json and adapter_model.safetensors.
 
