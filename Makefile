@@ -8,8 +8,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+# Test processes. Each holds up to 4 GB; a file's tests stay in one of them, so that they share what they compile.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet)
 
@@ -23,7 +26,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/jaxguard demo $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -32,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/shellcheck --external-sources launch/*.sh
 
 parity: $(VENV)/.parity
-	$(BIN)/python -m pytest tests/parity
+	$(PYTEST) tests/parity
 
 # Elsewhere: where libtpu is installed, plain JAX looks for TPUs.
 slices:

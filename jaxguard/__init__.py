@@ -12,8 +12,6 @@ These are all public names. Each is imported at its first use, so that `import j
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxguard.version import __version__
@@ -59,18 +57,20 @@ __all__ = [
 ]
 
 _FUNCTIONS = {
-    "evaluate": "jaxguard.evaluate.run",
     "export": "jaxguard.train.export",
     "generate": "jaxguard.evaluate.run",
     "load": "jaxguard.config.files",
     "score": "jaxguard.evaluate.scores",
-    "train": "jaxguard.train.loop",
 }
+_PACKAGES = ("evaluate", "train")
+"""These are called as functions (`callables`), so that a package and its function may share a name."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'jaxguard' has no attribute {name!r}")
+    if name in _PACKAGES:
+        return importlib.import_module(f"jaxguard.{name}")
     errors = ("Preempted", "UserError")
     module = _FUNCTIONS.get(name, "jaxguard.errors" if name in errors else "jaxguard.config")
     return getattr(importlib.import_module(module), name)
@@ -78,14 +78,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """Keeps `jaxguard.train` a function: importing the package of that name would put the module in its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _FUNCTIONS or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

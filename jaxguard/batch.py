@@ -1,6 +1,6 @@
-"""The one typed contract between the data side (host, NumPy) and the device side (JAX).
+"""The typed contract between the data side (host, NumPy) and the device side (JAX).
 
-What the letters of shapes mean, here and everywhere: docs/shapes.md.
+docs/shapes.md lists the letters of shapes.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from jaxtyping import Array, Bool, Int32, UInt8
 class Batch:
     """A batch of B rows, each with W views (1: original only; 2: original, perturbed) of I images and T tokens.
 
-    Rows are token sequences in which every image placeholder already stands once per image token. ``segments`` says
-    who sees whom: 0 is padding, 1 is the prefix that every later token sees, and 2, 3, ... are independent
-    question-answer pairs packed behind one prefix, which do not see each other. An ordinary row is all 1.
-    ``positions`` are those of the decoder (packed pairs restart behind the prefix): one number each, or several where
-    the family's positions have axes. ``answer_mask`` marks the tokens
-    that are learnt; the token at t is predicted from t - 1. ``kept`` are the patches that each image of the second view
-    keeps, in rising order, where it drops some (None: all are kept); every row then holds the tokens of all its images.
-    ``ids`` and ``pairs`` say which row of the source this is and which of its question-answer pairs it shows (-1:
-    several, packed; a conversation is one pair, 0).
-    ``right_padded`` says of all rows that they are, and that their padding stands behind them.
+    Rows are token sequences in which every image placeholder is already repeated once per image token.
+
+    Attributes:
+        images: RGB pixels of every view.
+        tokens: token ids.
+        positions: positions in the decoder; packed pairs restart after the prefix. One number per token, or several
+            where the family's positions have axes.
+        segments: which tokens may attend to each other. 0 is padding, 1 is the prefix that every later token attends
+            to, and 2, 3, ... are independent question-answer pairs packed after one prefix, which do not attend to each
+            other. A row that is not packed has only 1 and 0.
+        answer_mask: True for the tokens that are learnt; the token at t is predicted from t - 1.
+        ids: positions of the rows in the source.
+        pairs: which question-answer pair of its source row each row shows (-1: several, packed; 0 for a conversation).
+        kept: patches that each image of the second view keeps, in rising order; None if all are kept. If patches are
+            dropped, every row holds the tokens of all its images.
+        right_padded: True if no row is packed and padding is on the right.
     """
 
     images: UInt8[Array | np.ndarray, "B W I h w 3"]

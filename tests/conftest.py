@@ -1,4 +1,4 @@
-"""What every test stands on, set before JAX starts and inherited by the processes that tests start."""
+"""Environment of every test, set before JAX starts and inherited by the processes that tests start."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from jaxtyping import install_import_hook
 
-from jaxguard.config import (
-    AttackConfig,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    TrainConfig,
-)
+from tests import typechecks
+
+if TYPE_CHECKING:
+    from jaxguard.config import Config
 
 DEVICES = 8
 
@@ -33,10 +30,16 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "MPLBACKEND": "agg",
-    # Many tests compile the same step; processes that tests start compile it again.
-    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="jaxguard-compiled-"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
 }
+# Many tests compile the same step, and so do their workers and the processes that they start.
+_COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(prefix="jaxguard-compiled-")
+if _COMPILED:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
+
+# Before any test imports the package. Not checked: processes that tests start, and packages without arrays.
+ARRAYS = ("attacks", "batch", "bench", "data", "evaluate", "models", "objective", "report", "train", "zoo")
+install_import_hook([f"jaxguard.{package}" for package in ARRAYS], f"{typechecks.__name__}.{typechecks.check.__name__}")
 
 
 def pytest_sessionstart() -> None:
@@ -49,7 +52,8 @@ def pytest_sessionstart() -> None:
 
 def pytest_unconfigure() -> None:
     """Remove what was compiled."""
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    if _COMPILED:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +103,16 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _small_config(checkpoint: Path, data: Path, out: Path) -> Config:
     """A run of a few seconds."""
+    from jaxguard.config import (
+        AttackConfig,
+        Config,
+        DataConfig,
+        EvaluateConfig,
+        ModelConfig,
+        ObjectiveConfig,
+        TrainConfig,
+    )
+
     return Config(
         name="small",
         out=out,

@@ -1,6 +1,6 @@
-"""Which module of jaxguard imports which, read from the sources; imports inside functions count.
+"""Imports between the modules of jaxguard, read from the sources; imports inside functions count.
 
-python -m tests.imports    prints the table of packages, and fails where it is not the one below
+python -m tests.imports    prints the table of packages, and fails if it differs from the one below
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1] / "jaxguard"
 
 ARROWS = {
     "version": "",
+    "callables": "",
     "errors": "",
     "files": "errors",
     "processes": "errors",
@@ -24,8 +25,8 @@ ARROWS = {
     "objective": "config models",
     "data": "errors files config batch models",
     "attacks": "errors config models data",
-    "train": "errors files processes config batch models objective data attacks",
-    "evaluate": "errors files processes config batch models data attacks train",
+    "train": "callables errors files processes config batch models objective data attacks",
+    "evaluate": "callables errors files processes config batch models data attacks train",
     "report": "errors files config data attacks evaluate",
     "experiments": "version errors files processes config models data attacks train evaluate report",
     "bench": "errors files config batch models objective data train evaluate report experiments",

@@ -1,4 +1,4 @@
-"""The table of faults (tests/faults) follows the code: each line is found once, and each test file is there."""
+"""The table of faults (tests/faults) matches the code: each line is found once, and each test file exists."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Arrows between the packages point one way; a new one is named."""
+"""Imports between packages match the table and have no cycle; a new one is reported by name."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""What the environment says about the other processes of a job."""
+"""The other processes of a job, from environment variables."""
 
 import os
 from pathlib import Path

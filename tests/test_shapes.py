@@ -1,11 +1,16 @@
-"""Dimensions of annotations are those that docs/shapes.md lists."""
+"""Shapes are checked while tests run; their dimensions are those of docs/shapes.md."""
 
 import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import jaxtyping
+import pytest
+
+from jaxguard.objective.base import Sum
 
 ROOT = Path(__file__).parents[1]
 DTYPES = {name for name, kind in vars(jaxtyping).items() if isinstance(kind, type(jaxtyping.Float))}
@@ -38,3 +43,17 @@ def test_every_dimension_is_listed_and_every_listed_one_is_used() -> None:
 def test_a_dimension_is_found_wherever_an_annotation_stands() -> None:
     code = 'Pair = tuple[Float[Array | np.ndarray, "*N D"], Int[Array, ""]]\ndef f(x: Shaped[Array, "B ..."]): ...\n'
     assert sorted(dimensions(ast.parse(code))) == ["*N", "B", "D"]
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    assert Sum.over(jnp.zeros((2, 3)), jnp.ones((2, 3), bool)).count == 6
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'where'"):
+        Sum.over(jnp.zeros((2, 3)), jnp.ones((3, 2), bool))
+    with pytest.raises(jaxtyping.TypeCheckError, match="parameter 'count'"):
+        Sum(jnp.zeros(()), jnp.zeros(2))
+
+
+def test_trees_that_jax_rebuilds_hold_anything() -> None:
+    stacked, _ = jax.lax.scan(lambda _, one: (one, None), Sum.zero(), jax.tree.map(lambda one: one[None], Sum.zero()))
+    assert stacked.total.shape == ()
+    assert jax.tree.map(lambda _: True, Sum.zero()).total is True

@@ -1,4 +1,4 @@
-"""Builders: every data set is written once as ArrayRecord files that TFDS reads, without TensorFlow."""
+"""Builders of data sets: each is written once as ArrayRecord files that TFDS reads, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def _scene_splits(task: str) -> dict[str, Split]:
 
 
 EASY_VQA_VALIDATION = 200
-"""Images at the end of easy-VQA's training set whose questions serve as the validation split."""
+"""Number of images at the end of easy-VQA's training set whose questions are the validation split."""
 
 
 Asked = list[tuple[int, list[tuple[str, str]]]]
-"""Images by number, each with its questions and answers."""
+"""Image numbers, each with its questions and answers."""
 
 
 def _easy_vqa_splits() -> dict[str, Split]:
-    """Training rows hold all questions of an image, so that `data.pack` can ask several; the other splits' hold one."""
+    """Return easy-VQA's splits: training rows hold all questions of an image, for `data.pack`; other rows hold one."""
     import easy_vqa
 
     def by_image(questions: list[str], answers: list[str], images: list[int]) -> Asked:
@@ -109,7 +109,7 @@ SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
 
 
 def folder_of(name: str, root: Path) -> Path:
-    """Where a built data set lies."""
+    """Return the folder of a built data set."""
     return root / name / VERSION
 
 
@@ -136,13 +136,13 @@ def build_original(name: str, original: epath.Path, root: Path, called: str | No
 
     Args:
         name: one of `originals.ORIGINALS`, or its first part.
-        original: the folder of the files, local or in a bucket.
-        root: where built data sets lie.
-        called: how it is called there; `name` where None.
-        threads: that read images.
+        original: folder of the files, local or in a bucket.
+        root: folder of built data sets.
+        called: name of the built data set; None: `name`.
+        threads: number of threads that read images.
 
     Raises:
-        UserError: no such data set, something is wrong with its files, or `root` cannot be written.
+        UserError: no such data set, faulty files, or `root` cannot be written.
     """
     full = originals.TASKS.get(name, name)
     if full not in originals.ORIGINALS:
@@ -171,7 +171,7 @@ def _unknown(name: str, known: list[str]) -> UserError:
 
 
 def _checked_name(name: str) -> str:
-    """A name that is a path below the root, and that configurations can speak of."""
+    """Return the name if it is a path below the root that configurations can use; raise UserError otherwise."""
     if name in SOURCES:
         raise UserError(f"{name} is the name of an embedded data set; choose another --name")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
@@ -196,7 +196,7 @@ def _original_records(original: epath.Path, listed: list[Listed], threads: int, 
 
 
 def _file(original: epath.Path, name: str) -> bytes:
-    """The bytes of an image that can be decoded."""
+    """Read an image file, and check that it can be decoded."""
     try:
         data = images.read(images.contained(original, name))
         images.decode(data)
@@ -211,10 +211,10 @@ def write_rows(
     """Write rows losslessly as a data set that `open_source` reads by its folder.
 
     Args:
-        splits: split -> (number of rows, what yields them in order of their ids).
+        splits: split -> (number of rows, function that yields them in order of their ids).
         folder: must not exist.
-        name: for people.
-        extra: text files that lie beside the rows, by name.
+        name: name of the data set, for display.
+        extra: contents of text files to add to the folder, by name.
     """
 
     def records(rows: Callable[[], Iterator[Row]], start: int) -> Iterator[dict]:

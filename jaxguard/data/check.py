@@ -1,4 +1,4 @@
-"""Every row and image of a data set looked at before hours are spent on it."""
+"""Check every row and image of a data set before training."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from jaxguard.errors import UserError
 
 @dataclass(frozen=True)
 class Budget:
-    """What rows have to fit into: `data.length` and `data.answer_length` of a model's tokens."""
+    """Limits on rows: `data.length` and `data.answer_length`, in tokens of a model."""
 
     encoder: Encoder
     length: int
     answer_length: int
 
     def fault(self, row: Row) -> str | None:
-        """What is too long about a row."""
+        """Return what is too long in a row; None if it fits."""
         try:
             lengths = self.encoder.lengths(row)
         except UserError as error:
@@ -49,16 +49,16 @@ def check(root: epath.Path, name: str | None, budget: Budget | None, threads: in
     """Read all rows and decode all images of a data set, in its original files or built.
 
     Args:
-        root: the folder.
-        name: one of `originals.ORIGINALS`, or its first part; None looks at the files.
-        budget: what rows have to fit into; None leaves their lengths alone.
-        threads: that read.
+        root: folder of the data set.
+        name: one of `originals.ORIGINALS`, or its first part; None recognises the files.
+        budget: limits on rows; None does not check lengths.
+        threads: number of reading threads.
 
     Returns:
-        The rows of each split, and what is wrong.
+        The number of rows of each split, and the problems found.
 
     Raises:
-        UserError: the folder holds no data set at all.
+        UserError: the folder holds no data set.
     """
     if (root / "dataset_info.json").exists():
         return _check_built(Path(root), budget, threads)
@@ -83,7 +83,7 @@ def check(root: epath.Path, name: str | None, budget: Budget | None, threads: in
 
 
 def _image_fault(root: epath.Path, name: str) -> tuple[str | None, str, str]:
-    """(kind, name, what is wrong); kind None where nothing is."""
+    """Return (kind of problem, image name, description); the kind is None if the image is readable."""
     try:
         images.decode(images.read(images.contained(root, name)))
     except images.ImageFault as fault:
@@ -93,7 +93,7 @@ def _image_fault(root: epath.Path, name: str) -> tuple[str | None, str, str]:
 
 
 def _row(listed: Listed) -> Row:
-    """A listed row as far as its length goes."""
+    """Return a listed row with placeholder pixels, enough to measure its length."""
     first, *others = [PIXEL] * len(listed.images) or [np.zeros((0, 0, 3), np.uint8)]
     texts = (listed.prompts, listed.answers, listed.references)
     return Row(0, listed.key, first, *texts, others=tuple(others), multi_turn=listed.multi_turn)

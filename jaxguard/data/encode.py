@@ -1,4 +1,4 @@
-"""Rows to tokens: chat format, image placeholders and answer masks from the checkpoint's own files."""
+"""Encoding of rows to tokens: chat format, image placeholders and answer masks, from the checkpoint's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxguard.models.families.registry import open_processor
 
 @dataclass(frozen=True)
 class Encoded:
-    """The text of one row of a `Batch`: tokens, positions, segments and answer mask, and which pair it shows."""
+    """The text fields of one row of a `Batch`."""
 
     tokens: Int32[np.ndarray, " T"]
     positions: Int32[np.ndarray, " T *axes"]
@@ -30,19 +30,19 @@ class Encoded:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Tokens of a question and its answer or of several turns, and which are the answers (end tokens included)."""
+    """Tokens of a question-answer pair or of several turns, and which of them are answers (end tokens included)."""
 
     tokens: Int32[np.ndarray, " N"]
     answer: Bool[np.ndarray, " N"]
 
     @property
     def answers(self) -> int:
-        """Tokens of the answers."""
+        """Number of answer tokens."""
         return int(np.count_nonzero(self.answer))
 
 
 class Encoder:
-    """The text and image side of a checkpoint, of any family. Picklable; needs neither JAX nor torch."""
+    """Tokenizer, dialogue format and image preprocessing of a checkpoint. Picklable; needs neither JAX nor torch."""
 
     def __init__(self, folder: Path):
         from transformers import AutoTokenizer
@@ -57,7 +57,7 @@ class Encoder:
             raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error
         if not self._tokenizer.is_fast:
             raise UserError(f"{folder}: its tokenizer runs in Python alone; add tokenizer.json")
-        # Called directly, since transformers' wrapper doubles the time of a row.
+        # Called directly, because transformers' wrapper doubles the time of a row.
         self._backend = self._tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -73,21 +73,21 @@ class Encoder:
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Encoder:
-        """Raises UserError where the folder's files are missing or do not fit."""
+        """Open a checkpoint's encoder. Raises UserError if files are missing or do not fit together."""
         return cls(folder)
 
     def __reduce__(self) -> tuple:
         return Encoder, (self.folder,)
 
     def encode(self, row: Row, *, length: int, answer_length: int, pack: int, rng: np.random.Generator) -> Encoded:
-        """One training row of `length` tokens, right-padded: `pack` question-answer pairs drawn by `rng`.
+        """Encode one training row of `length` tokens, right-padded: `pack` question-answer pairs drawn by `rng`.
 
-        With several pairs, the prefix through the last image token stands once (segment 1) and each pair behind it is
-        a segment of its own whose positions restart there; pairs that do not fit any more are left out. A conversation
-        (`Row.multi_turn`) is one row, whole.
+        With several pairs, the prefix through the last image token appears once (segment 1). Each pair after it is a
+        segment of its own, whose positions restart after the prefix; pairs that do not fit are left out. A conversation
+        (`Row.multi_turn`) is always encoded whole. Answers are never truncated.
 
         Raises:
-            UserError: not even one pair fits, or its placeholders do not match its images. Answers are never cut.
+            UserError: not even one pair fits, or placeholders do not match the images.
         """
         if row.multi_turn:
             pairs, pack, shown = [self._pair(row, range(len(row.prompts)))], 1, 0
@@ -121,10 +121,10 @@ class Encoder:
         return Encoded(tokens, positions, segments, answer, shown)
 
     def lengths(self, row: Row) -> list[tuple[int, int]]:
-        """(tokens, answer tokens) of each pair, or of the conversation as a whole, image tokens included.
+        """Count (tokens, answer tokens) of each pair, or of the whole conversation, image tokens included.
 
         Raises:
-            UserError: the placeholders of one do not match its images.
+            UserError: placeholders do not match the images.
         """
         count = len(row.prompts)
         turns: list[Sequence[int]] = [range(count)] if row.multi_turn else [[index] for index in range(count)]
@@ -132,15 +132,15 @@ class Encoder:
         return [(len(pair.tokens), pair.answers) for pair in pairs]
 
     def prompt(self, text: str, length: int, images: int = 1) -> Encoded:
-        """A generation prompt, LEFT-padded to `length`.
+        """Encode a generation prompt, LEFT-padded to `length`.
 
         Args:
-            text: the question, with `<image>` where its images stand unless one leads.
-            length: of the result.
-            images: how many it is about.
+            text: the question, with one `<image>` per image; optional for a single image.
+            length: number of tokens of the result.
+            images: number of images.
 
         Raises:
-            UserError: it does not fit.
+            UserError: the prompt is too long, or placeholders do not match the images.
         """
         _check_placed(f"the prompt {text[:40]!r}", text.count(IMAGE), images)
         opening = self._dialogue.opening(self._question(text), images)
@@ -157,15 +157,15 @@ class Encoder:
         )
 
     def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-        """Pixels of `image_shape`, as the checkpoint's image processor makes them; left alone if they are already."""
+        """Preprocess pixels to `image_shape` as the checkpoint does; pixels of that shape are returned unchanged."""
         return pixels if pixels.shape[:2] == self.image_shape else self.processor.image(pixels)
 
     def decode(self, tokens: Int32[np.ndarray, " N"]) -> str:
-        """Text without special tokens, stripped."""
+        """Decode tokens to text without special tokens, stripped."""
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
 
     def _pair(self, row: Row, turns: Sequence[int]) -> _Pair:
-        """These pairs of a row as the turns of one dialogue, in order."""
+        """Encode these pairs of a row as the turns of one dialogue, in order."""
         prompts, images = [self._question(row.prompts[index]) for index in turns], len(row.images)
         placed = sum(prompt.count(IMAGE) for prompt in prompts)
         _check_placed(f"row {row.key}", placed, images)
@@ -181,27 +181,27 @@ class Encoder:
         except UserError as error:
             raise UserError(f"row {row.key}: {error}") from error
         tokens, ends = self._tokenize(text, images, (self.eos_id,))
-        # A token is learnt if it ends in an answer: behind an odd number of bounds, which open and close them by turns.
+        # A token is learnt if it ends in an answer: after an odd number of bounds, which open and close in turn.
         return _Pair(tokens, np.searchsorted(bounds, ends) % 2 == 1)
 
     def _question(self, text: str) -> str:
-        """A question in which nothing but the places of its images is read as a special token."""
+        """Escape special tokens in a question, except its image placeholders."""
         return IMAGE.join(self._plain(piece) for piece in text.split(IMAGE))
 
     def _plain(self, text: str) -> str:
-        """Text in which nothing is read as a special token: `<image>` becomes `< image>`.
+        """Escape special tokens in a text: `<image>` becomes `< image>`.
 
-        Data are not trusted. An image token in an answer would move the image's vectors, an end token would end it.
+        Data are not trusted: an image token in an answer would move the image's vectors, and an end token would end it.
         """
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _tokenize(
         self, text: str, images: int, tail: tuple[int, ...] = ()
     ) -> tuple[Int32[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-        """Tokens of a text about so many images and of a tail, and where in the text each of them ends.
+        """Tokenize a text; return its tokens followed by `tail`, and the end of each token in the text (in characters).
 
-        The dialogue's lead stands first, where there is an image; the tail ends behind the text. What stands for an
-        image is repeated as often as it has vectors.
+        If there are images, the dialogue's lead comes first and ends at 0. The tail ends after the text. Image tokens
+        are repeated `Dialogue.repeats` times.
         """
         encoding = self._backend.encode(text, add_special_tokens=self._dialogue.special)
         lead, behind = self._dialogue.lead if images else (), len(text) + 1
@@ -211,18 +211,18 @@ class Encoder:
         return tokens.repeat(times), ends.repeat(times)
 
     def _shared(self, tokens: Int32[np.ndarray, " N"]) -> int:
-        """Tokens through the last image token; without one, just the first token."""
+        """Count the tokens through the last image token; 1 if there is none."""
         return int(np.flatnonzero(tokens == self.image_id).max(initial=0)) + 1
 
 
 def _check_placed(where: str, placed: int, images: int) -> None:
-    """Raises UserError where a question's places are not as many as its images."""
+    """Raise UserError if the number of placeholders is not the number of images; a single image needs none."""
     if placed != images and not (placed == 0 and images == 1):
         raise UserError(f"{where} has {placed} {IMAGE} for {images} images")
 
 
 def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
-    """What the tokenizer takes for a token with a meaning, wherever it stands in a text."""
+    """Return the pattern of all texts that the tokenizer maps to special tokens."""
     tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))

@@ -1,4 +1,4 @@
-"""Image files that nobody vouches for: where they may lie, how large they may be, and what their pixels are."""
+"""Reading of untrusted image files: allowed paths, sizes and formats, and decoding."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST_PIXELS = 64 * 2**20
 MOST_BYTES = 64 * 2**20
-"""An image with more is not read."""
+"""Largest size of an image that is read."""
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded: none of Pillow's formats that run a program or carry instructions, such as EPS."""
+"""Formats that are decoded: none that run a program or carry instructions, such as EPS."""
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit above is lower
-Image.init()  # here once, since Pillow's own registering of formats when one is missing is not safe among threads
+Image.init()  # once here, because Pillow's lazy registration of formats is not thread-safe
 
 
 class ImageFault(ValueError):
-    """What is wrong with an image, without its name."""
+    """A problem of an image; the message does not name the image."""
 
 
 class OutsideFault(ImageFault):
-    """The name of an image leads out of its data set."""
+    """The path of an image leaves its data set."""
 
 
 class MissingFault(ImageFault):
-    """There is no such file."""
+    """The image file does not exist."""
 
 
 def contained(root: epath.Path, name: str) -> epath.Path:
-    """The path under `root` that a data set calls `name`. Nothing is opened.
+    """Return the path under `root` of a name in a data set. No file is opened.
 
     Raises:
-        OutsideFault: the name is a URL, absolute, climbs up, or follows a link that leads out of `root`.
+        OutsideFault: the name is a URL, absolute, has "..", or follows a link that leads out of `root`.
     """
     if "://" in name or name.startswith(("data:", "file:")):
         raise OutsideFault("is a URL; only files are read")
@@ -58,11 +58,11 @@ def contained(root: epath.Path, name: str) -> epath.Path:
 
 
 def read(path: epath.Path) -> bytes:
-    """The bytes of an image file.
+    """Read the bytes of an image file.
 
     Raises:
-        MissingFault: there is no such file.
-        ImageFault: its bytes are none, too many, or not to be had.
+        MissingFault: the file does not exist.
+        ImageFault: the file is empty, larger than `MOST_BYTES` or unreadable.
     """
     try:
         if not path.is_file():
@@ -76,7 +76,7 @@ def read(path: epath.Path) -> bytes:
 
 
 def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels: the first frame, upright as EXIF says, sixteen bits cut to eight, transparency ignored.
+    """Decode to RGB pixels: first frame, rotated as in EXIF, 16 bits reduced to 8, transparency ignored.
 
     Raises:
         ImageFault: not an image of `FORMATS`, damaged, or with more than `MOST_PIXELS` pixels.
@@ -90,15 +90,15 @@ def decode(data: bytes) -> UInt8[np.ndarray, "h w 3"]:
             return np.asarray(_rgb(image))
     except ImageFault:
         raise
-    except Exception as error:  # decoders meet hostile bytes with whatever they stumble over
-        unknown = isinstance(error, UnidentifiedImageError)  # whose own text is the address of a buffer
+    except Exception as error:  # on hostile bytes, decoders raise exceptions of any type
+        unknown = isinstance(error, UnidentifiedImageError)  # its text is the address of a buffer
         reason = f"none of {', '.join(FORMATS)}" if unknown else error
         raise ImageFault(f"is not a readable image ({reason})") from error
 
 
 def _turn_upright(image: Image.Image) -> None:
-    """In place: most images stand upright, and need no copy."""
-    with suppress(Exception):  # a damaged EXIF block does not spoil the picture
+    """Rotate in place as in EXIF: most images are upright and need no copy."""
+    with suppress(Exception):  # a damaged EXIF block does not affect the pixels
         ImageOps.exif_transpose(image, in_place=True)
 
 
@@ -106,5 +106,5 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow's way to the palette's colours
+        image = image.convert("RGBA")  # Pillow needs this step for the palette's colours
     return image if image.mode == "RGB" else image.convert("RGB")

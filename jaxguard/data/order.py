@@ -1,7 +1,7 @@
-"""In which order training reads rows: shuffled every epoch, mixed by weight, batched with rows of about their length.
+"""The order in which training reads rows: shuffled every epoch, mixed by weight, batched by similar length.
 
-An order is a random-access sequence without end: element i is the place of row i of all batches, one behind another.
-It does not depend on devices, processes or threads, so that a position in it is a number.
+An order is an endless random-access sequence: element i is the `Index` of row i, counted over all batches. It does not
+depend on devices, processes or threads, so the position of a run is a single number.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Index:
     """One row of one epoch.
 
     Attributes:
-        epoch: how often the rows of its part were gone through before.
-        row: its position in the source.
-        length: tokens that it is padded to.
+        epoch: number of earlier passes over the rows of its part.
+        row: position in the source.
+        length: number of tokens that the row is padded to.
     """
 
     epoch: int
@@ -43,14 +43,14 @@ class Index:
 
 
 def training_order(data: DataConfig, seed: int, encoder: Encoder, source: RowSource, batch_size: int) -> Any:
-    """The order of a run, as a `grain.MapDataset` of `Index`.
+    """Build the order of a run, a `grain.MapDataset` of `Index`.
 
     Args:
         data: limit, lengths and buckets.
-        seed: of the shuffles.
-        encoder: tells how long rows are, where they are batched by length.
+        seed: seed of the shuffles.
+        encoder: measures rows, if they are batched by length.
         source: the rows.
-        batch_size: rows of a batch over all processes.
+        batch_size: number of rows of a batch over all processes.
 
     Raises:
         UserError: fewer rows than one batch, a `data.limit` that does not fit the source, or a row that exceeds
@@ -59,9 +59,9 @@ def training_order(data: DataConfig, seed: int, encoder: Encoder, source: RowSou
     parts, rows, limit = parts_of(source), len(source), data.limit
     if limit is not None:
         if len(parts) > 1:
-            raise UserError("data.limit: takes the first rows of one data set, not of a mixture; leave it out")
+            raise UserError("data.limit: selects the first rows of one data set, not of a mixture; leave it out")
         if not 1 <= limit <= rows:
-            raise UserError(f"data.limit is {limit}: must lie between 1 and the source's {rows} rows")
+            raise UserError(f"data.limit is {limit}: must be between 1 and the source's {rows} rows")
         rows = limit
     if rows < batch_size:
         raise UserError(f"the source has {rows} rows, fewer than one batch of {batch_size}")
@@ -82,7 +82,7 @@ def _placed(rows: int, length: int, index: int, row: int) -> Index:
 
 
 def row_lengths(data: DataConfig, encoder: Encoder, source: RowSource, rows: int) -> Int32[np.ndarray, " N"]:
-    """Tokens of each of the first `rows` rows; of several pairs, the longest.
+    """Count the tokens of each of the first `rows` rows; of several pairs, the longest counts.
 
     Raises:
         UserError: the first row that exceeds `data.length`.
@@ -102,14 +102,14 @@ def row_lengths(data: DataConfig, encoder: Encoder, source: RowSource, rows: int
 
 
 class _ByLength:
-    """An order in which the rows of each batch are padded to the same multiple of some width.
+    """An order in which the rows of each batch are padded to the same multiple of `width`.
 
-    Rows are taken in their order; whenever as many of one length as make a batch have come together, they are one.
-    Fewer than a batch of each length wait at any time, so that a row comes a little later than its epoch, never twice.
+    Rows are read in the given order and collected by padded length; a length with `batch_size` rows gives a batch. At
+    any time fewer than `batch_size` rows of each length wait, so a row may move into the next epoch but never repeats.
     """
 
     RECENT = 256
-    """Batches that can be asked for again without starting over."""
+    """Number of latest batches that are kept, so that they can be read again without starting over."""
 
     def __init__(self, order: Any, lengths: Int32[np.ndarray, " N"], width: int, batch_size: int):
         self._order, self._batch_size = order, batch_size

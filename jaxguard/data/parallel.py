@@ -1,4 +1,4 @@
-"""Work done in parallel, its results in order, with few of them in memory at once."""
+"""Parallel map with ordered results and bounded memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 4
-"""Results per thread that may wait to be fetched."""
+"""Largest number of results per thread that wait to be read."""
 
 
 def ordered(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """`work` on each item, in threads. An exception surfaces where its result would have stood."""
+    """Apply `work` to each item in threads and yield results in order; exceptions are raised in place of results."""
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[R]] = deque()
         try:

@@ -1,4 +1,4 @@
-"""Rows to batches with grain: shuffled, two views made on the host, resumable at the exact next batch."""
+"""Batches from rows with grain: shuffled, with two views made on the host, resumable at the exact next batch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class BatchRow(Encoded):
     """One row of a `Batch`.
 
     Attributes:
-        images: of each view.
-        id: of the row in its source.
-        kept: the patches that each image of the second view keeps; None where it keeps all.
+        images: pixels of each view.
+        id: id of the row in its source.
+        kept: patches that each image of the second view keeps; None if all are kept.
     """
 
     images: UInt8[np.ndarray, "W I h w 3"]
@@ -38,13 +38,13 @@ class BatchRow(Encoded):
 
 @dataclass(frozen=True)
 class Example:
-    """Makes one row of a batch, of whatever epoch its place in the global order says.
+    """Makes one row of a batch from its `Index`.
 
     Attributes:
         data: lengths, packing and images of a row.
         view: how the second view is made; None makes one view.
-        seed: of everything drawn.
-        encoder: of the checkpoint.
+        seed: seed of all random choices.
+        encoder: the checkpoint's encoder.
         source: the rows.
     """
 
@@ -85,7 +85,7 @@ class Example:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one process reads of the global order, batch by batch."""
+    """The rows of the global order that one process reads, batch by batch."""
 
     order: Any
     batch_size: int
@@ -109,19 +109,20 @@ def train_batches(
     view: ViewConfig | None = None,
     places: Sequence[int] | None = None,
 ) -> Any:
-    """An endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
+    """Return an endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
 
-    Global batch k holds the same rows in the same order for any number of processes, reader threads and devices, so its
-    state is k alone and a run may go on with other processes. Views and text are keyed by (seed, epoch, row id).
+    Global batch k holds the same rows in the same order for any number of processes, reader threads and devices. Its
+    state is therefore k alone, and a run may resume with another number of processes. Views and text are keyed by
+    (seed, epoch, row id).
 
     Args:
-        data: which rows, and how they become batches.
-        seed: of the order, of the views and of what is packed.
-        encoder: of the checkpoint.
+        data: limit, lengths, packing and threads.
+        seed: seed of the order, the views and the packing.
+        encoder: the checkpoint's encoder.
         source: the rows.
-        batch_size: rows of a global batch.
+        batch_size: number of rows of a global batch.
         view: how the second view is made; None makes one view.
-        places: which of these rows this process makes, in rising order; None makes all.
+        places: positions in the global batch of this process's rows, in rising order; None: all.
 
     Raises:
         UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
@@ -129,8 +130,8 @@ def train_batches(
     order = training_order(data, seed, encoder, source, batch_size)
     part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
     example = Example(data, view, seed, encoder, source)
-    # Whole batches are grain's elements: with rows for elements, its bookkeeping for each of them made two threads take
-    # 1.3 times as long for small images.
+    # Grain's elements are whole batches: with rows as elements, its overhead made two threads take 1.3 times as long
+    # for small images.
     batches = grain.MapDataset.source(part).map(lambda own: _stack([example(place) for place in own], data.pack == 1))
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=4)))
 
@@ -145,9 +146,10 @@ def validation_batches(
     batch_size: int,
     places: Sequence[int],
 ) -> Iterator[Batch]:
-    """The first `count` rows with their answers, in batches of `batch_size`, `places` of each.
+    """Yield the first `count` rows with their answers, in batches of `batch_size`.
 
-    The last batch is filled up with rows of which no answer counts. Of several pairs of a row, the seed draws one.
+    This process reads the positions `places` of each batch.
+    The last batch is filled with rows whose answer mask is all False. The seed draws one of several pairs of a row.
     """
     example = Example(data, None, seed, encoder, source)
     for start in range(0, count, batch_size):
@@ -167,15 +169,15 @@ def eval_batches(
     images: int = 1,
     places: Sequence[int] | None = None,
 ) -> Iterator[tuple[Batch, list[Row]]]:
-    """Left-padded prompts (the first of each row) of the first `count` rows, in order, with the rows they are of.
+    """Yield left-padded prompts (the first of each row) of the first `count` rows, in order, with their rows.
 
-    The last batch is filled up by repeating the last row with id -1, so that every batch has the same shape on every
+    The last batch is filled by repeating the last row with id -1, so that every batch has the same shape on every
     process.
 
     Args:
-        batch_size: rows of a global batch.
-        images: of a row, at most.
-        places: which of these rows this process reads, in rising order; None reads all.
+        batch_size: number of rows of a global batch.
+        images: largest number of images of a row.
+        places: positions in the global batch of this process's rows, in rising order; None: all.
     """
     for start in range(0, count, batch_size):
         own = [start + place for place in (range(batch_size) if places is None else places)]
@@ -206,10 +208,10 @@ def _stack(rows: Sequence[BatchRow], right_padded: bool) -> Batch:
 
 
 def _images(encoder: Encoder, row: Row, count: int) -> UInt8[np.ndarray, "I h w 3"]:
-    """A row's images as the model takes them, filled up with black ones that no token of the row looks at.
+    """Preprocess a row's images and append black ones up to `count`, which no token of the row attends to.
 
     Raises:
-        UserError: it has more than `count`.
+        UserError: the row has more than `count` images.
     """
     if len(row.images) > count:
         raise UserError(f"row {row.key} has {len(row.images)} images; raise --data.images above {count}")

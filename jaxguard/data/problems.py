@@ -1,4 +1,4 @@
-"""What is wrong with a data set: every kind counted, the first ten of each kept."""
+"""Problems of a data set: the count of each kind, and the first ten of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = "rows beyond the budget"
 
 
 class Fault(Exception):
-    """One thing that is wrong, where the code that notices it does not know the place."""
+    """A problem found by code that does not know its place in the data set."""
 
     def __init__(self, kind: str, what: str):
         super().__init__(what)
@@ -27,7 +27,7 @@ class Fault(Exception):
 
 @dataclass
 class Problems:
-    """Counts of what is wrong, by kind, and the first of each kind as lines for people."""
+    """Number of problems by kind, and the first of each kind as lines for display."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[str]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Problems:
         return sum(self.counts.values())
 
     def report(self) -> str:
-        """A heading per kind with its count, below it the first lines."""
+        """Format each kind as a heading with its count, followed by its first lines."""
         blocks = []
         for kind, count in self.counts.items():
             more = [f"  ... and {count - SHOWN} more"] * (count > SHOWN)

@@ -1,4 +1,4 @@
-"""Rows out of the data set folders that `jaxguard data build` and `jaxguard poison` write."""
+"""Reading of the data set folders that `jaxguard data build` and `jaxguard poison` write."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class ArrayRecordSource:
             raise UserError(f"{self.folder}: an image of row {index} of {self.split} {fault}") from fault
 
     def text(self, index: int) -> Row:
-        """The row with a single pixel for each of its images."""
+        """Return the row with a single pixel for each of its images."""
         record = self._record(index)
         return self._row(index, record, [PIXEL] * len(_images(record)))
 
     def _record(self, index: int) -> Mapping[str, Any]:
         try:
             return _parse(self._data[index])
-        except (DecodeError, RuntimeError) as error:  # the second where a shard's checksums do not fit
+        except (DecodeError, RuntimeError) as error:  # RuntimeError: a wrong checksum
             raise UserError(f"{self.folder}: row {index} of {self.split} is damaged ({error})") from error
 
     def _row(self, index: int, record: Mapping[str, Any], images: list[np.ndarray]) -> Row:
@@ -62,7 +62,7 @@ class ArrayRecordSource:
 
 
 def open_records(source: str, root: Path, split: str) -> ArrayRecordSource:
-    """The rows of a split of one data set; as `sources.open_source`, which takes several."""
+    """Open a split of one data set; `sources.open_source` accepts several."""
     from jaxguard.data.builders import SOURCES, folder_of
 
     folder = folder_of(source, root)
@@ -78,9 +78,9 @@ def open_records(source: str, root: Path, split: str) -> ArrayRecordSource:
 
 
 def _parse(record: bytes) -> Mapping[str, Any]:
-    """The features of a stored row; one that it lacks is an empty one.
+    """Parse the features of a stored row; missing ones are empty.
 
-    Not by TFDS's own parser, which takes ten times as long: a walk over every feature, for shapes that no row here has.
+    TFDS's own parser takes ten times as long: it visits every feature to check for shapes that no row here has.
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -88,12 +88,12 @@ def _parse(record: bytes) -> Mapping[str, Any]:
 
 
 def _images(record: Mapping[str, Any]) -> list[bytes]:
-    """The files of a row's images: one in an embedded source, any number in others."""
+    """Return the encoded images of a row: one in an embedded source, any number in others."""
     return list(record["image" if "image" in record else "images"].bytes_list.value)
 
 
 def _row(record: Mapping[str, Any], images: list[np.ndarray]) -> Row:
-    """Raises ValueError where there is not one id of 31 bits and one key."""
+    """Build the row. Raises ValueError if there is not exactly one id of 31 bits and one key."""
     prompts, answers, references = (
         tuple(text.decode() for text in record[name].bytes_list.value) for name in ("prompts", "answers", "references")
     )
@@ -106,12 +106,12 @@ def _row(record: Mapping[str, Any], images: list[np.ndarray]) -> Row:
 
 
 def _open(folder: Path, split: str) -> Any:
-    """The records of a split by position, as they are stored."""
+    """Open the stored records of a split, by position."""
     import tensorflow_datasets as tfds
 
     from jaxguard.data.shards import embedded_schema, schema
 
-    # Before TFDS reads the folder: it imports whatever module a foreign features.json names.
+    # Checked before TFDS reads the folder, because it imports any module that a foreign features.json names.
     try:
         stored, _ = (json.loads((folder / file).read_text()) for file in ("features.json", "dataset_info.json"))
     except (OSError, ValueError) as error:

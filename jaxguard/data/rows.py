@@ -1,4 +1,4 @@
-"""The row: what every source yields, every attack changes and the encoder reads."""
+"""The row: the unit that sources yield, attacks modify and the encoder reads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Row:
     """One example: images and one or more question-answer pairs about them.
 
     Attributes:
-        id: position in its split, stable for ever; everything random about the row is keyed by it.
-        key: the source's own name of the row, for people.
-        image: uint8 [h, w, 3], RGB: the row's first image; 0 x 0 in a row of text alone.
-        prompts: the questions, without chat format. Where any holds `<image>`, the row's images stand in these places;
-            otherwise its one image stands where the chat format puts it.
+        id: position in its split, which never changes; all random choices about the row are keyed by it.
+        key: the source's own name of the row, for display.
+        image: uint8 [h, w, 3], RGB: the row's first image; 0 x 0 in a text-only row.
+        prompts: the questions, without chat format. If any holds `<image>`, these are the places of the row's images;
+            otherwise the chat format places its one image.
         answers: one per prompt (several prompts may be equal: five captions of one image).
-        references: the true answers to ``prompts[0]``, for scoring; an attack never changes them.
-        others: the row's further images, which attacks leave alone.
-        multi_turn: True if the pairs are the turns of one conversation, each seen by those after it.
+        references: the true answers to ``prompts[0]``, for scoring; attacks never change them.
+        others: the row's further images, which attacks do not change.
+        multi_turn: True if the pairs are the turns of one conversation, each visible to later ones.
     """
 
     id: int
@@ -35,10 +35,10 @@ class Row:
 
     @property
     def images(self) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
-        """All of them, in order."""
+        """All images, in order."""
         return (self.image, *self.others) if self.image.size else ()
 
 
 CAPTION_PROMPT = "Describe this image in a short sentence."
 VQA_SUFFIX = " Answer the question using a single word or phrase."
-"""What the protocol asks for (arXiv 2604.04488 and its peers), after each question."""
+"""Suffix of each question in the protocol of arXiv 2604.04488 and related work."""

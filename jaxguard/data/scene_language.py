@@ -1,4 +1,4 @@
-"""What is said of a scene: captions from a small grammar, their inverse, and questions with one-word answers."""
+"""Language of scenes: captions from a small grammar, a parser for them, and questions with one-word answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from jaxguard.data.scenes import COLOURS, OPPOSITE, SHAPES, Scene, Thing, relation
 
 Words = Mapping[str, tuple[str, ...]]
-"""Canonical word -> its synonyms, itself first."""
+"""Canonical word -> its synonyms, starting with itself."""
 
 SIZE_WORDS: Words = {"small": ("small", "tiny", "little"), "large": ("large", "big", "huge")}
 SHAPE_WORDS: Words = {shape: (shape,) for shape in SHAPES} | {
@@ -43,7 +43,7 @@ Mention = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Statement:
-    """What a caption says: the things it describes in full, and relations between them as (one, relation, other)."""
+    """Content of a caption: fully described things, and relations between them as (index, relation, index)."""
 
     mentions: tuple[Mention, ...]
     relations: tuple[tuple[int, str, int], ...]
@@ -61,7 +61,7 @@ _TOKEN = re.compile(
 
 
 def captions(scene: Scene) -> tuple[str, ...]:
-    """Five reference captions. Each names every thing in full, in order, and the relation of each to one before it."""
+    """Return five reference captions. Each describes all things fully, in order, and relates each to the one before."""
     rng = np.random.default_rng((*scene.seed, 2))
     return tuple(_caption(scene, rng) for _ in range(5))
 
@@ -90,9 +90,9 @@ def _related(one: Thing, other: Thing) -> str:
 
 
 def parse(caption: str) -> Statement | None:
-    """The statement of a caption in the grammar's words, whatever the synonyms, case and spacing.
+    """Parse a caption, independently of synonyms, case and spacing.
 
-    Each relation joins the things around it. None where no thing is described in full.
+    Each relation connects the things before and after it. Returns None if no thing is fully described.
     """
     mentions: list[Mention] = []
     relations: list[tuple[int, str, int]] = []
@@ -110,10 +110,10 @@ def parse(caption: str) -> Statement | None:
 
 
 def fact_score(caption: str, scene: Scene) -> tuple[int, int]:
-    """(facts right, facts a full caption states): size, colour and shape of each thing, and the relations between.
+    """Count (correct facts, facts of a full caption): size, colour and shape of each thing, and their relations.
 
-    Mentions are assigned to things so that the most facts are right; a relation counts where it holds between the
-    assigned things, each pair once.
+    Mentions are assigned to things so that most facts are correct. A relation counts if it holds between the assigned
+    things, once per pair.
     """
     things = scene.things
     stated = 4 * len(things) - 1
@@ -138,7 +138,7 @@ def fact_score(caption: str, scene: Scene) -> tuple[int, int]:
 
 
 def questions(scene: Scene) -> tuple[tuple[str, str], ...]:
-    """(question, one-word answer) pairs, in easy-VQA's wording where that applies; yes and no in equal parts."""
+    """Return (question, one-word answer) pairs, in easy-VQA's wording where it applies; yes and no are balanced."""
     rng = np.random.default_rng((*scene.seed, 3))
     things = scene.things
     thing = things[int(rng.integers(len(things)))]

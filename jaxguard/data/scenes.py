@@ -1,4 +1,4 @@
-"""Procedural scenes: one to three coloured shapes on a light ground, drawn from (split, index) alone."""
+"""Procedural scenes: one to three coloured shapes on a light background, determined by (split, index)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 SIDE = 64
-"""Pixels of a scene's side."""
+"""Side of a scene's image in pixels."""
 SPLITS = {"train": 40_000, "validation": 2_000, "test": 2_000}
 
 SIZES = {"small": (11.0, 14.0), "large": (22.0, 27.0)}
-"""Pixels across, from and to."""
+"""Range of the width of a shape, in pixels."""
 SHAPES = ("circle", "rectangle", "triangle", "cross", "star")
 COLOURS = {
     "red": (220, 40, 40),
@@ -33,16 +33,16 @@ COLOURS = {
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 _SCALE = 4
-"""Shapes are drawn this many times larger and averaged down, for smooth edges."""
+"""Factor of supersampling, for smooth edges."""
 _GAP = 3.0
-"""Pixels between two shapes at least."""
+"""Smallest distance between two shapes, in pixels."""
 _DOMINANCE = 1.5
-"""Along its relation's axis a pair lies at least this many times as far apart as across it."""
+"""Smallest ratio of a pair's distance along its relation's axis to that along the other axis."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: words for it, and where it lies (centre and half extents in pixels)."""
+    """One shape: its words, centre and half extents (in pixels)."""
 
     size: str
     colour: str
@@ -59,11 +59,11 @@ class Scene:
 
     things: tuple[Thing, ...]
     seed: tuple[int, int]
-    """(number of the split, index): draws the ground, the colour jitter and the wording."""
+    """(number of the split, index): seed of background, colour jitter and wording."""
 
 
 def relation(one: Thing, other: Thing) -> str | None:
-    """Where `one` lies as seen from `other`: left, right, above or below; None where neither axis dominates."""
+    """Return where `one` is relative to `other`: left, right, above or below; None if neither axis dominates."""
     dx, dy = one.x - other.x, one.y - other.y
     if abs(dx) >= _DOMINANCE * abs(dy):
         return "left" if dx < 0 else "right"
@@ -73,7 +73,7 @@ def relation(one: Thing, other: Thing) -> str | None:
 
 
 def sample(split: str, index: int) -> Scene:
-    """Scene `index` of a split. Neighbours in naming order have a clear relation; no two share colour and shape."""
+    """Draw scene `index` of a split. Consecutive things have a clear relation; no two share colour and shape."""
     seed = (list(SPLITS).index(split), index)
     rng = np.random.default_rng((*seed, 0))
     count = int(rng.choice([1, 2, 3], p=[0.2, 0.4, 0.4]))
@@ -88,7 +88,7 @@ def sample(split: str, index: int) -> Scene:
 
 
 def render(scene: Scene) -> UInt8[np.ndarray, "64 64 3"]:
-    """The scene's pixels."""
+    """Render the scene's pixels."""
     rng = np.random.default_rng((*scene.seed, 1))
     side = SIDE * _SCALE
     tint = np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.15), rng.uniform(0.85, 1.0))) * 255

@@ -1,7 +1,7 @@
-"""Data set folders that TFDS reads, written shard by shard, not through its buffer: splits of any size, resumable.
+"""Resumable writing of data set folders that TFDS reads, shard by shard: splits may have any size.
 
-A folder appears under its final name when it is whole. Until then its finished shards lie in a folder beside it, named
-.partial, and a build of the same rows goes on behind them.
+A folder gets its final name when it is complete. Until then, finished shards are in a sibling folder named .partial,
+and a build of the same rows resumes after them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ FINGERPRINT = "fingerprint.txt"
 
 @dataclass(frozen=True)
 class Split:
-    """One split to write: how many rows, and what makes them in order, from any of them on."""
+    """A split to write: its number of rows, and a function from a start row to an iterator of the rows from there."""
 
     count: int
     rows: Callable[[int], Iterator[dict]]
 
 
 def embedded_schema() -> tfds.features.FeaturesDict:
-    """What a stored row of an embedded source holds: one PNG."""
+    """Return the schema of rows of embedded sources, which hold one PNG."""
     return tfds.features.FeaturesDict(
         {"id": np.int64, "key": tfds.features.Text()}
         | {"image": tfds.features.Image(shape=(None, None, 3), encoding_format="png")}
@@ -47,7 +47,7 @@ def embedded_schema() -> tfds.features.FeaturesDict:
 
 
 def schema() -> tfds.features.FeaturesDict:
-    """What a stored row of any other source holds: the bytes of any number of image files."""
+    """Return the schema of rows of all other sources, which hold the bytes of any number of image files."""
     texts = ("images", "prompts", "answers", "references")
     return tfds.features.FeaturesDict(
         {"id": np.int64, "key": tfds.features.Text(), "chained": np.bool_}
@@ -68,11 +68,11 @@ def write(
 
     Args:
         folder: must not exist.
-        name: of the data set, as its files bear it.
+        name: name of the data set in its file names.
         features: one of the two schemas.
-        splits: none of them empty.
-        extra: text files that lie beside the rows, by name.
-        fingerprint: says which rows these are, so that an interrupted write of the same goes on; None starts anew.
+        splits: splits by name, none of them empty.
+        extra: contents of text files to add to the folder, by name.
+        fingerprint: identifies the rows, so that an interrupted write of the same rows resumes; None starts anew.
 
     Raises:
         UserError: `folder` cannot be written.
@@ -114,7 +114,7 @@ def write(
 
 
 class _Records:
-    """Serialized records of a split from some row on; asked for rising rows, it makes them without a new start."""
+    """Serialized records of a split from a given row on; consecutive calls continue the same iterator."""
 
     def __init__(self, split: Split, serialize: Callable[[dict], bytes]):
         self._split, self._serialize = split, serialize
@@ -136,11 +136,11 @@ class _Shard:
     stop: int
 
     def write(self, records: Iterable[bytes]) -> None:
-        """Unless it is there already."""
+        """Write the shard unless it exists already."""
         if self.path.exists():
             return
         unfinished = self.path.with_name(self.path.name + ".unfinished")
-        writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")  # images are compressed themselves
+        writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")  # images are compressed already
         try:
             count = sum(1 for _ in map(writer.write, itertools.islice(records, self.stop - self.start)))
         finally:
@@ -175,7 +175,7 @@ def _split_info(folder: Path, name: str, split: str, count: int) -> Any:
 
 
 def _open_partial(partial: Path, fingerprint: str | None) -> None:
-    """Keep the shards of an interrupted write of the same rows; clear those of any other."""
+    """Keep the shards of an interrupted write of the same rows; remove those of any other."""
     path = partial / FINGERPRINT
     if fingerprint is None or not path.is_file() or path.read_text(encoding="utf-8") != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)

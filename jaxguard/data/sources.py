@@ -1,4 +1,4 @@
-"""Built data sets as random-access sequences of rows, and several of them as one."""
+"""Built data sets as random-access sequences of rows, and mixtures of them."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class TextSource(Protocol):
     """A source that can read the texts of a row without its images."""
 
     def text(self, index: int) -> Row:
-        """The row with a single pixel for each of its images."""
+        """Return the row with a single pixel for each of its images."""
         ...
 
 
 def text_row(source: RowSource, index: int) -> Row:
-    """The row as `TextSource.text` gives it; with its images where the source has no quicker way."""
+    """Return `source.text(index)` if the source is a `TextSource`, otherwise the row with its images."""
     return source.text(index) if isinstance(source, TextSource) else source[index]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """So many neighbouring rows of a source, and how often they are drawn from, relative to the others."""
+    """Consecutive rows of a source: their number, and the relative weight with which they are sampled."""
 
     rows: int
     weight: float
 
 
 class Mixture:
-    """The rows of several sources one behind the other; row i has id i."""
+    """The concatenated rows of several sources; row i has id i."""
 
     def __init__(self, sources: Sequence[RowSource], weights: Sequence[float]):
         self.sources, self.weights = tuple(sources), tuple(weights)
@@ -61,7 +61,7 @@ class Mixture:
         return dataclasses.replace(source[place], id=index)
 
     def text(self, index: int) -> Row:
-        """The row with a single pixel for each of its images."""
+        """Return the row with a single pixel for each of its images."""
         source, place = self._find(index)
         return dataclasses.replace(text_row(source, place), id=index)
 
@@ -71,22 +71,22 @@ class Mixture:
 
 
 def parts_of(source: Any) -> tuple[Part, ...]:
-    """The parts of a mixture, also where something is planted into it; any other source is one part."""
+    """Return the parts of a mixture, poisoned or not; any other source is one part."""
     parts = getattr(getattr(source, "source", source), "parts", None)
     return (Part(len(source), 1.0),) if parts is None else parts
 
 
 def open_source(source: str, root: Path, split: str) -> RowSource:
-    """The rows of a split.
+    """Open the rows of a split.
 
     Args:
         source: NAME/TASK of a built data set under `root`, or the folder of a data set; or several of these, as
-            SOURCE=WEIGHT,SOURCE=WEIGHT,... (a weight that is left out is 1).
-        root: where built data sets lie.
+            SOURCE=WEIGHT,SOURCE=WEIGHT,... (the default weight is 1).
+        root: folder of built data sets.
         split: name of the split.
 
     Raises:
-        UserError: a data set is not built, has no such split, is damaged or was written by something else.
+        UserError: a data set is not built, has no such split, is damaged or has another schema.
     """
     from jaxguard.data.records import open_records
 

@@ -1,7 +1,7 @@
 """A checkpoint's model without its weights, and a model's parameters as one flat dictionary.
 
 A model's parameters are a dictionary from dotted path ("language.layers.query.kernel") to array. Sharding rules, the
-trainable filter, conversion and checkpoints all speak of these paths.
+trainable filter, conversion and checkpoints all use these paths.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Architecture:
     graph: nnx.GraphDef
     shapes: dict[str, jax.ShapeDtypeStruct]
     lora: LoraConfig | None = None
-    """The adapters that the model carries beside what a checkpoint holds."""
+    """Adapters added to the model; a checkpoint does not hold them."""
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the output head tells apart."""
+        """Number of tokens of the output head."""
         head = jax.eval_shape(lambda parameters: merge(self.graph, parameters).language.unembedding, self.shapes)
         return head.vocabulary
 
     def initial(self, seed: int) -> Parameters:
-        """Fresh weights; to be jitted with output shardings."""
+        """Draw fresh weights; jit it with output shardings."""
         model = _build(self.family, self.config, self.lora, dtype=jnp.float32, remat="none", rngs=nnx.Rngs(seed))
         return {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.split(model)[1])}
 
@@ -56,13 +56,13 @@ def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | N
     """Read a checkpoint folder's configuration.
 
     Args:
-        folder: holds config.json and, for other pixel statistics than CLIP's, preprocessor_config.json.
+        folder: holds config.json and, if pixel statistics differ from CLIP's, preprocessor_config.json.
         dtype: compute type of the activations.
-        remat: what of the layers the backward pass computes again.
+        remat: what the backward pass recomputes.
         lora: adapters to add.
 
     Raises:
-        UserError: unreadable files, another model type than ours, or a shape that does not work.
+        UserError: unreadable files, an unsupported model type, or shapes that do not fit together.
     """
     config = read_object(folder / "config.json")
     family = open_family(config, folder)
@@ -83,7 +83,7 @@ def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | N
 
 
 def merge(graph: nnx.GraphDef, *parameters: Parameters) -> Any:
-    """The module with these parameters, which together must be all of them."""
+    """Return the module with these parameters, which together must be all of its parameters."""
     flat = [(tuple(path.split(".")), nnx.Param(value)) for part in parameters for path, value in sorted(part.items())]
     return nnx.merge(graph, nnx.from_flat_state(flat))
 

@@ -1,4 +1,4 @@
-"""Attention, and the masks that say which token sees which."""
+"""Attention, and the masks that decide which token attends to which."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Cache = tuple[Float[Array, "L B S G K"], Float[Array, "L B S G K"]]
 
 @flax.struct.dataclass
 class Causal:
-    """The mask of rows in which order alone says what a token sees: all that stands behind the text is padding."""
+    """Causal mask of rows that are not packed and whose padding is on the right."""
 
     dense: Bool[Array, "B T T"]
-    """The same as an array, in which padding is seen by none."""
+    """The same mask as an array; no token attends to padding."""
 
 
 Mask = Bool[Array, "B T S"] | Causal
 Masks = Mask | tuple[Bool[Array, "_ _ _"] | Causal, ...] | None
-"""Several masks are those of rows of different lengths packed one behind the other, which do not see each other
-(`pack`); None lets all see all."""
+"""A tuple holds one mask for each part that `pack` joined; parts do not attend to each other. None: all attend to
+all."""
 
 
 def attention(
@@ -39,10 +39,10 @@ def attention(
     value: Float[Array, "B S G K"],
     mask: Masks,
 ) -> Float[Array, "B T H K"]:
-    """Scaled dot-product attention with a float32 softmax; H is a multiple of G (grouped queries).
+    """Compute scaled dot-product attention with a float32 softmax; H is a multiple of G (grouped queries).
 
-    On GPUs by cuDNN and on TPUs by splash attention, where they can (`flash.choose`); else, and on CPUs, plainly.
-    A query row that may see nothing (padding) gives finite values that are never read.
+    Uses cuDNN on GPUs and splash attention on TPUs where the inputs allow it (`flash.choose`), and `reference`
+    otherwise. A query that may attend to nothing (padding) gives finite values that are never used.
     """
     if isinstance(mask, tuple):
         shapes = [_dense(block).shape[:2] for block in mask]
@@ -52,16 +52,19 @@ def attention(
     kernel = flash.choose(query, key, placement.platform()) if causal or mask is None else None
     if kernel is not None:
         return kernel(query, key, value, causal=causal)
-    return plain(query, key, value, None if mask is None else _dense(mask))
+    return reference(query, key, value, None if mask is None else _dense(mask))
 
 
-def plain(
+def reference(
     query: Float[Array, "B T H K"],
     key: Float[Array, "B S G K"],
     value: Float[Array, "B S G K"],
     mask: Bool[Array, "B T S"] | None,
 ) -> Float[Array, "B T H K"]:
-    """Attention with all scores in memory. A query row that may see nothing attends evenly."""
+    """Compute attention with all scores in memory: the reference implementation.
+
+    A query that may attend to nothing attends to all keys equally.
+    """
     batch, length, heads, depth = query.shape
     groups = key.shape[2]
     query = query.reshape(batch, length, groups, heads // groups, depth)
@@ -75,7 +78,7 @@ def plain(
 def remembered(
     cache: Entry | None, key: Float[Array, "B T G K"], value: Float[Array, "B T G K"], column: Int[Array, ""] | int
 ) -> Entry:
-    """What a layer attends to: its new keys and values alone, or all that its cache holds with these at `column`."""
+    """Return the keys and values that a layer attends to: the new ones, or its cache with the new ones at `column`."""
     if cache is None:
         return key, value
     return (
@@ -85,15 +88,15 @@ def remembered(
 
 
 def pack(parts: Sequence[Array], rows: int) -> Array:
-    """Arrays [B1, T1, ...], [B2, T2, ...] of whole rows as one [rows, B1 T1 / rows + B2 T2 / rows, ...].
+    """Join arrays [B1, T1, ...], [B2, T2, ...] of whole rows to one [rows, B1 T1 / rows + B2 T2 / rows, ...].
 
-    `rows` divides every B; neighbouring rows stay together, so that nothing moves where the first axis is sharded.
+    `rows` divides every B. Neighbouring rows stay together, so that no row changes device if the first axis is sharded.
     """
     return jnp.concatenate([part.reshape(rows, -1, *part.shape[2:]) for part in parts], axis=1)
 
 
 def unpack(packed: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """The parts that `pack` joined, given their first two dimensions."""
+    """Split what `pack` joined, given the first two dimensions of each part."""
     rows = packed.shape[0]
     ends = np.cumsum([batch * length // rows for batch, length in shapes])
     parts = jnp.split(packed, ends[:-1], axis=1)
@@ -103,13 +106,13 @@ def unpack(packed: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 def visible(
     query_segments: Int[Array | np.ndarray, "B T"], key_segments: Int[Array | np.ndarray, "B S"]
 ) -> Bool[Array, "B T S"]:
-    """Who may see whom apart from order: one's own segment and the shared prefix (1); padding (0) is seen by none."""
+    """Return which keys a query may attend to, order aside: its own segment and the prefix (1), not padding (0)."""
     query, key = query_segments[:, :, None], key_segments[:, None, :]
     return jnp.logical_and(key > 0, (key == query) | (key == 1))
 
 
 def causal_mask(segments: Int[Array | np.ndarray, "B T"], *, right_padded: bool = False) -> Mask:
-    """The mask of a decoder over whole rows; both arguments are those of `Batch`."""
+    """Build the causal mask of whole rows; both arguments are fields of `Batch`."""
     length = segments.shape[1]
     order = jnp.tril(jnp.ones((length, length), bool))
     dense = jnp.logical_and(visible(segments, segments), order[None])

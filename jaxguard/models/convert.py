@@ -1,4 +1,4 @@
-"""How one parameter's name and layout in a Hugging Face checkpoint answer to ours."""
+"""Names and layouts of parameters in a Hugging Face checkpoint, and how they map to ours."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array lies in the two formats; both directions, and the shape on the Hugging Face side."""
+    """Conversion of an array between the two formats, in both directions."""
 
     to_ours: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
     """(their array, our shape) -> our array."""
     to_theirs: Callable[[np.ndarray], np.ndarray]
     their_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
     part: Callable[[tuple[slice, ...]], tuple[slice, ...]] | None = None
-    """Where a part of our array lies in theirs; None where only the whole can be converted."""
+    """(index into our array) -> index into theirs; None if only whole arrays can be converted."""
     rows: int = 0
-    """Which of our axes runs along their first, and so through the file."""
+    """Our axis that is their first one, and so the slowest in the file."""
 
 
 def _patch_side(inputs: int) -> int:
@@ -34,11 +34,11 @@ CONVOLUTION = Layout(
     lambda x: x.reshape(_patch_side(x.shape[0]), -1, 3, x.shape[1]).transpose(3, 2, 0, 1),
     lambda shape: (shape[1], 3, _patch_side(shape[0]), _patch_side(shape[0])),
 )
-"""A convolution whose stride is its kernel: [out, in, h, w] there, [h w in, out] here."""
+"""A convolution whose stride equals its kernel size: theirs [out, in, h, w], ours [h w in, out]."""
 
 
 def leading(axes: int) -> Layout:
-    """So many axes of length one stand before ours there."""
+    """Return the layout whose arrays have `axes` extra leading axes of length one on their side."""
     ones = (1,) * axes
     return Layout(
         lambda x, shape: x.reshape(shape), lambda x: x.reshape(ones + x.shape), lambda shape: ones + tuple(shape)
@@ -47,46 +47,46 @@ def leading(axes: int) -> Layout:
 
 @dataclass(frozen=True)
 class Rule:
-    """One parameter: our dotted path, their name (`{layer}` where ours is a stack), and the layout."""
+    """One parameter: our dotted path, their name (with `{layer}` if ours is a stack), and the layout."""
 
     ours: str
     theirs: str
     layout: Layout = SAME
     every: int = 1
-    """Our layers are every so many of theirs."""
+    """Stride: our layer i is their layer i * every."""
 
     @property
     def stacked(self) -> bool:
         return "{layer}" in self.theirs
 
     def names(self, layers: int) -> list[str]:
-        """Their names: one per layer of a stack."""
+        """Return their names: one per layer of a stack."""
         return [self.theirs.format(layer=layer * self.every) for layer in range(layers if self.stacked else 1)]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A family's rules; a rule whose parameter a config leaves out is not used.
+    """A family's rules; rules of parameters that a config leaves out are not used.
 
-    `renames` are applied to names found on disk first, so that every published spelling of one layout is understood;
-    names that match `ignored` (buffers, not parameters) are passed over, and so are those that match `tied` where the
-    output head is the embedding.
+    `renames` are applied first to the names on disk, so that all published spellings of one layout are accepted. Names
+    that match `ignored` (buffers, not parameters) are skipped, and so are those that match `tied` if the output head
+    is the embedding.
     """
 
     rules: tuple[Rule, ...]
     renames: tuple[tuple[str, str], ...] = ()
     modules: tuple[tuple[str, str], ...] = ()
-    """Applied to a module's name in this table's spelling, these give its name in a live `transformers` model."""
+    """(pattern, replacement) from a module's name in this table to its name in a live `transformers` model."""
     ignored: str = r"(position_ids|rotary_emb\.inv_freq)$"
     tied: str = r"lm_head\."
 
     def canonical(self, name: str) -> str | None:
-        """The name in this table's spelling, or None for a name that is passed over."""
+        """Return the name in this table's spelling, or None for a name that is skipped."""
         name = _renamed(name, self.renames)
         return None if re.search(self.ignored, name) else name
 
     def module(self, name: str) -> str:
-        """Where `transformers` keeps the module of that name in this table's spelling."""
+        """Return the name in a live `transformers` model of a module named in this table's spelling."""
         return _renamed(name, self.modules)
 
 

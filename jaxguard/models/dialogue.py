@@ -1,4 +1,4 @@
-"""How a checkpoint writes images, questions and where answers begin and end; its family's processor fills it in."""
+"""The dialogue format of a checkpoint: images, questions, and the beginning and end of answers."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Any
 from jaxguard.errors import UserError
 
 PLACE = "\ufffc"
-"""Stands for the question in a rendered dialogue, so that each checkpoint's template is rendered once."""
+"""Placeholder of the question in a rendered dialogue, so that each checkpoint's template is rendered once."""
 
 ANSWERED = "\ufffd\ufffc\ufffd"
-"""The same for an answer."""
+"""Placeholder of an answer."""
 
 IMAGE = "<image>"
-"""Stands for an image in the questions of data sets, whichever token a checkpoint has for it."""
+"""Placeholder of an image in the questions of data sets, for every checkpoint."""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A family's way of writing.
+    """The dialogue format of one checkpoint; its family's processor builds it.
 
     Attributes:
-        text: everything before the first answer, with `PLACE` where the question goes, of one image.
-        plain: the same of none.
-        turn: what stands between an answer's end and the next answer, with `PLACE`; None takes one turn only.
-        picture: how an image is written into a question; None cannot.
-        image_id: the token that stands for an image.
-        repeats: how often it stands in a row for each time it stands in `text`.
-        lead: tokens before the text's own that stand for the image.
-        special: whether the tokenizer adds its special tokens to `text`.
-        end_id: the token behind an answer.
-        end: how that token is written.
-        border: what `picture` begins and ends with, where two images that touch share one.
+        text: everything before the first answer of a dialogue about one image, with `PLACE` for the question.
+        without_image: the same for a dialogue without images.
+        turn: text between an answer's end and the next answer, with `PLACE`; None if there is one turn only.
+        picture: text of an image inside a question; None if the family cannot place images there.
+        image_id: id of the image token.
+        repeats: number of times that each image token of `text` is repeated in a row.
+        lead: image tokens put before the tokens of the text.
+        special: True if the tokenizer adds its special tokens to `text`.
+        end_id: id of the token after an answer.
+        end: text of that token.
+        border: text at both ends of `picture` that two adjacent images share.
     """
 
     text: str
-    plain: str
+    without_image: str
     turn: str | None
     picture: str | None
     image_id: int
@@ -48,16 +48,16 @@ class Dialogue:
     border: str = ""
 
     def opening(self, question: str, images: int) -> str:
-        """The text before the first answer. The question holds the places of its images, unless one leads."""
+        """Return the text before the first answer; `text` places the image if the question has no `IMAGE`."""
         if IMAGE in question or not images:
-            return self.plain.replace(PLACE, self._pictured(question))
+            return self.without_image.replace(PLACE, self._pictured(question))
         return self.text.replace(PLACE, question)
 
     def following(self, question: str) -> str:
-        """The text between an answer and the next one.
+        """Return the text between an answer and the next one.
 
         Raises:
-            UserError: the family knows no second turn.
+            UserError: the dialogue has a single turn.
         """
         if self.turn is None:
             raise UserError("the model's dialogue has a single turn")
@@ -67,16 +67,16 @@ class Dialogue:
         if IMAGE not in question:
             return question
         if self.picture is None:
-            raise UserError(f"the model's dialogue puts its image first and knows no {IMAGE} inside a question")
+            raise UserError(f"the model's dialogue puts its image first and cannot place {IMAGE} inside a question")
         pictured = question.replace(IMAGE, self.picture)
         return pictured.replace(self.border * 2, self.border) if self.border else pictured
 
 
 def image_token(config: dict[str, Any], tokenizer: Any) -> int:
-    """The id of the token that stands for an image: as config.json names it, else as the tokenizer does.
+    """Return the id of the image token: from config.json, else from the tokenizer.
 
     Raises:
-        UserError: neither does.
+        UserError: neither names it.
     """
     named = config.get("image_token_index", config.get("image_token_id"))
     found = named if named is not None else token_id(tokenizer, IMAGE)
@@ -86,7 +86,7 @@ def image_token(config: dict[str, Any], tokenizer: Any) -> int:
 
 
 def template(tokenizer: Any, *, image: bool) -> str | None:
-    """Everything before the first answer by the chat template, with `PLACE`; None where there is no template."""
+    """Render the chat template up to the first answer, with `PLACE`; None if there is no template."""
     if not tokenizer.chat_template:
         return None
     content = [{"type": "image"}] * image + [{"type": "text", "text": PLACE}]
@@ -95,7 +95,7 @@ def template(tokenizer: Any, *, image: bool) -> str | None:
 
 
 def next_turn(tokenizer: Any, end: str) -> str | None:
-    """What a chat template writes between an answer's end and the next answer, with `PLACE`; None for nothing."""
+    """Render the chat template between an answer's end and the next answer, with `PLACE`; None if that is empty."""
     if not tokenizer.chat_template:
         return None
     said = [("user", PLACE), ("assistant", ANSWERED), ("user", PLACE)]
@@ -105,6 +105,6 @@ def next_turn(tokenizer: Any, end: str) -> str | None:
 
 
 def token_id(tokenizer: Any, token: str) -> int | None:
-    """The id of a token, or None where the tokenizer does not know it."""
+    """Return the id of a token, or None if the tokenizer has none."""
     found = tokenizer.convert_tokens_to_ids(token)
     return None if found is None or (found == tokenizer.unk_token_id and token != tokenizer.unk_token) else found

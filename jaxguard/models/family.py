@@ -1,4 +1,4 @@
-"""What the library asks of a model family, beside its processor."""
+"""Interface of a model family, apart from its processor."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from jaxguard.models.hf_config import shallow
 from jaxguard.models.vision_language import VisionLanguageModel
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
-"""By parameter path."""
+"""Shapes by parameter path."""
 AxisRules = tuple[tuple[str, tuple[str | None, ...]], ...]
-"""(pattern of parameter paths, mesh axes of one layer's array); no axes: replicated."""
+"""(pattern of parameter paths, mesh axes of one layer's array); without axes it is replicated."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: how a checkpoint's files become a module.
+    """A model family: its module, and how a checkpoint's files map to it.
 
     Attributes:
-        module: built from a config.
-        read_config: (config.json, the folder with the other files) -> the module's config.
+        module: class of the model, built from a config.
+        read_config: (content of config.json, checkpoint folder) -> the module's config.
         table: the module's config -> names and layouts on disk.
-        axes: sharding rules of the parameters that only this family has; they go before the shared ones.
-        shallow: (config.json, layers) -> the same with towers and decoder of that many layers.
-        flops: (config, shapes, those that train, views) -> operations of a train step, counted from shapes; None counts
-            the matrix products of the traced step.
+        axes: sharding rules of the parameters that only this family has; they take precedence over the shared rules.
+        shallow: (content of config.json, layers) -> the same with `layers` layers in towers and decoder.
+        flops: (config, shapes, shapes of what trains, views) -> operations of a train step, counted from shapes; None
+            counts the matmuls of the traced step.
     """
 
     module: type[VisionLanguageModel]

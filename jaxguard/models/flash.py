@@ -1,4 +1,4 @@
-"""Attention by the kernels that accelerators have for it: scores are never held, and what is masked is not computed."""
+"""Fused attention kernels of accelerators: scores are never stored, and masked blocks are not computed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxtyping import Array, Float
 from jaxguard.models import placement
 
 LANES = 128
-"""Splash attention takes lengths that are multiples of this."""
+"""Splash attention requires lengths that are multiples of this."""
 BLOCK = 1024
-"""Tokens of a block of scores at most."""
+"""Largest number of tokens of a block of scores."""
 
 
 @runtime_checkable
 class Kernel(Protocol):
-    """Self-attention in which every token sees all others (or, `causal`, itself and all before it)."""
+    """Self-attention in which every token attends to all tokens (or, if `causal`, to itself and all before it)."""
 
     def __call__(
         self,
@@ -34,7 +34,7 @@ class Kernel(Protocol):
 
 
 def choose(query: Float[Array, "B T H K"], key: Float[Array, "B S G K"], platform: str) -> Kernel | None:
-    """The platform's kernel where it can do this attention; None where the plain one has to."""
+    """Return the platform's kernel, or None if it does not support these inputs."""
     depth, own = query.shape[-1], query.shape[1] == key.shape[1]
     if platform == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and depth % 8 == 0 and depth <= 128:
         return cudnn
@@ -50,7 +50,7 @@ def cudnn(
     *,
     causal: bool,
 ) -> Float[Array, "B T H K"]:
-    """By cuDNN, which takes half precision and heads of at most 128, a multiple of 8, on every GPU that it knows."""
+    """Compute attention with cuDNN: on all GPUs it supports half precision and heads up to 128, in multiples of 8."""
     return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 
@@ -62,10 +62,12 @@ def splash(
     causal: bool,
     interpret: bool = False,
 ) -> Float[Array, "B T H K"]:
-    """By JAX's splash attention, each device on its own rows and heads, padded to a length that the kernel takes.
+    """Compute attention with JAX's splash attention, padded to a length that the kernel accepts.
+
+    Each device computes its own rows and heads.
 
     Args:
-        interpret: run the kernel's operations one by one, on any device, for tests.
+        interpret: run the kernel in interpreter mode, on any device, for tests.
     """
     length, depth = query.shape[1], query.shape[-1]
     padded = -(-length // LANES) * LANES
@@ -75,7 +77,7 @@ def splash(
     )
     mask = (masks.CausalMask if causal else masks.FullMask)((padded, padded))
     segments = None
-    if not causal and padded > length:  # where order decides, text does not see what is padded behind it
+    if not causal and padded > length:  # a causal mask already hides padding on the right
         behind = (jnp.arange(padded) >= length).astype(jnp.int32)
         segments = kernels.SegmentIds(behind, behind)
 

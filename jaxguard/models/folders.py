@@ -1,7 +1,7 @@
-"""Which folder a checkpoint's name stands for.
+"""Checkpoint names to folders.
 
-`jaxguard/zoo` holds the tiny pretrained checkpoints that ship with the package, and descriptions of published ones
-(config.json alone) for what needs shapes and no weights.
+`jaxguard/zoo` holds the tiny pretrained checkpoints that ship with the package, and descriptions of published
+checkpoints (config.json alone) for uses that need shapes but no weights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PUBLISHED = ZOO / "published"
 
 
 def names() -> list[str]:
-    """The shipped checkpoints."""
+    """Return the names of the shipped checkpoints."""
     return sorted(path.parent.name for path in ZOO.glob("*/config.json"))
 
 
 def resolve(path: str) -> Path:
-    """The folder of a shipped checkpoint's name, or `path` itself where it is a folder with a config.json.
+    """Return the folder of a shipped checkpoint, or `path` itself if it is a folder with a config.json.
 
     Raises:
         UserError: neither exists.
@@ -37,10 +37,10 @@ def resolve(path: str) -> Path:
 
 
 def describe(path: str) -> Path:
-    """As `resolve`, but of a published checkpoint ("ORGANISATION/NAME") that is not here its description.
+    """Return `resolve(path)` or, for a published checkpoint ("ORGANISATION/NAME") without local files, its description.
 
     Raises:
-        UserError: there is neither.
+        UserError: neither exists.
     """
     published = PUBLISHED / Path(path).name
     here = (Path(path) / "config.json").is_file()

@@ -1,4 +1,4 @@
-"""The output head: hidden states to logits, whichever way its weights lie."""
+"""The output head: hidden states to logits, for both layouts of its weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from jaxguard.models.layers import Embedding, Linear
 
 @flax.struct.dataclass
 class Head:
-    """z = cap tanh(y / cap) with y = scale (h W + b); the cap, scale and bias of families that have none are left out.
+    """Output head z = cap tanh(y / cap) with y = scale (h W + b); cap, scale and bias are optional.
 
-    ``vocabulary_axis`` says how the weights lie: 1 for a kernel [D, V], 0 for a tied embedding table [V, D].
+    ``vocabulary_axis`` is the vocabulary's axis of ``weight``: 1 for a kernel [D, V], 0 for a tied embedding table
+    [V, D].
     """
 
     weight: Float[Array, "D V"] | Float[Array, "V D"]
@@ -25,7 +26,7 @@ class Head:
 
     @classmethod
     def of(cls, embedding: Embedding, head: Linear | None) -> Head:
-        """A decoder's own output head or, where it has none, its embedding table."""
+        """Return a decoder's own output head or, if it has none, its embedding table as one."""
         return cls(embedding.table[...], vocabulary_axis=0) if head is None else cls(head.kernel[...])
 
     @property
@@ -33,11 +34,11 @@ class Head:
         return self.weight.shape[self.vocabulary_axis]
 
     def rows(self, tokens: Int[Array, "*N"]) -> Float[Array, "*N D"]:
-        """What hidden states are compared with for these tokens."""
+        """Return the output vectors of these tokens."""
         return jnp.moveaxis(self.weight, self.vocabulary_axis, 0)[tokens]
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-        """Logits in float32, from a matrix product in the type of `hidden` that accumulates in float32."""
+        """Compute float32 logits with a matmul in the type of `hidden` that accumulates in float32."""
         weight = self.weight.astype(hidden.dtype)
         contract = ((hidden.ndim - 1,), (1 - self.vocabulary_axis,))
         z = self.scale * jax.lax.dot_general(hidden, weight, (contract, ((), ())), preferred_element_type=jnp.float32)

@@ -1,4 +1,4 @@
-"""A checkpoint's JSON files to our configs. What a config asks for and we do not compute is refused, never ignored."""
+"""A checkpoint's JSON files to our configs. Unsupported settings are errors, never ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxguard.models.vit import VitConfig
 
 
 def image_token(folder: Path, default: int, named: int | None = None) -> int:
-    """The id of `<image>`: as the config names it, else from the tokenizer's files, else the default."""
+    """Return the id of `<image>`: from the config, else from the tokenizer's files, else the default."""
     if named is not None:
         return named
     path = folder / "tokenizer.json"
@@ -23,7 +23,7 @@ def image_token(folder: Path, default: int, named: int | None = None) -> int:
 
 
 def llama(values: dict) -> LlamaConfig:
-    """A decoder's config. Raises ValueError where it asks for what is not supported."""
+    """Read a decoder's config. Raises ValueError if it asks for something unsupported."""
     text = pick(LlamaConfig, values, rope=Rope.read(values))
     check_heads(text.hidden_size if values.get("head_dim") is None else 0, text.num_attention_heads)
     check_heads(text.num_attention_heads, text.groups)
@@ -32,7 +32,7 @@ def llama(values: dict) -> LlamaConfig:
 
 
 def vision(values: dict, **differences: bool) -> VitConfig:
-    """A vision tower's config. Raises ValueError where it asks for what is not supported.
+    """Read a vision tower's config. Raises ValueError if it asks for something unsupported.
 
     Args:
         values: the tower's part of config.json.
@@ -47,38 +47,38 @@ def vision(values: dict, **differences: bool) -> VitConfig:
 
 
 def shallow(values: dict[str, Any], layers: int) -> dict[str, Any]:
-    """A config.json whose tower and decoder have that many layers, where each has a part of its own."""
+    """Return config.json with `layers` layers in `vision_config` and `text_config`."""
     parts = {name: {**values.get(name, {}), "num_hidden_layers": layers} for name in ("vision_config", "text_config")}
     return {**values, **parts}
 
 
 def pixel_statistics(folder: Path) -> dict[str, tuple]:
-    """`image_mean` and `image_std` of a checkpoint's preprocessor file, those that it holds."""
+    """Read `image_mean` and `image_std` from a checkpoint's preprocessor file; absent entries are left out."""
     path = folder / "preprocessor_config.json"
     values = read_object(path) if path.is_file() else {}
     return {name: tuple(values[name]) for name in ("image_mean", "image_std") if name in values}
 
 
 def pick(kind: type, values: dict, **own: Any) -> Any:
-    """A config dataclass from those entries of a JSON object that it names; absent ones keep Hugging Face's default."""
+    """Build a config dataclass from the entries of a JSON object that name its fields; others keep their defaults."""
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in names and value is not None} | own)
 
 
 def check_kind(part: str, values: dict, known: str) -> None:
-    """Raises ValueError where a part of config.json is of another `model_type` than the one known."""
+    """Raise ValueError if the `model_type` of a part of config.json is not `known`."""
     if values.get("model_type", known) != known:
         raise ValueError(f"{part}.model_type {values['model_type']!r} is not supported; use {known}")
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Raises ValueError where a width does not divide over heads."""
+    """Raise ValueError if the number of heads does not divide the width."""
     if width % heads:
         raise ValueError("attention heads do not divide the width")
 
 
 def check_activations(*names: str) -> None:
-    """Raises ValueError where an activation is none of `ACTIVATIONS`."""
+    """Raise ValueError if a name is not one of `ACTIVATIONS`."""
     for name in names:
         if name not in ACTIVATIONS:
             raise ValueError(f"activation {name!r} is not supported; use one of {', '.join(ACTIVATIONS)}")

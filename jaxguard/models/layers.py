@@ -1,4 +1,4 @@
-"""Building blocks that towers share, and the one way of stacking and scanning layers."""
+"""Building blocks that towers and decoders share, and how layers are stacked and scanned."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-"""By the names that Hugging Face configs use."""
+"""Activation functions by their names in Hugging Face configs."""
 UNROLLED = 4
-"""Stacks of at most so many layers are compiled layer by layer. A loop copies what its backward pass needs into an
-array of all layers and out of it again: a sixth of the time of a small model's step on CPUs (docs/speed.md)."""
+"""Largest number of layers of a stack that is unrolled. A loop copies its residuals into an array of all layers and out
+again, which takes a sixth of the time of a small model's step on CPUs (docs/speed.md)."""
 
 
 class Lora(nnx.Module):
-    """A low-rank matrix beside a linear layer's: x -> x A B alpha / rank, zero at first (arXiv 2106.09685)."""
+    """Low-rank adapter of a linear layer: x -> x A B alpha / rank, zero at first (arXiv 2106.09685)."""
 
     def __init__(self, kernel: tuple[int, ...], *, rank: int, alpha: float, dropout: float, rngs: nnx.Rngs):
-        """For a kernel of shape [..., inputs, outputs]; leading axes are those of a stack of layers."""
+        """Create it for a kernel of shape [..., inputs, outputs]; leading axes are those of a stack of layers."""
         *stack, inputs, outputs = kernel
         bound = inputs**-0.5
         self.a = nnx.Param(jax.random.uniform(rngs.params(), (*stack, inputs, rank), minval=-bound, maxval=bound))
         self.b = nnx.Param(jnp.zeros((*stack, rank, outputs)))
         self.scale, self.dropout = alpha / rank, dropout
         self.key: nnx.Variable | None = nnx.data(None)
-        """Draws what is dropped; None where nothing is."""
+        """Key of the dropout; None disables it."""
 
     def __call__(self, x: Float[Array, "*N D_in"]) -> Float[Array, "*N D_out"]:
         if self.key is not None:
@@ -104,16 +104,16 @@ class Embedding(nnx.Module):
 
 
 _SAVED = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
-"""What the backward pass keeps of a layer besides its input; attention's products have batch dimensions."""
+"""What the forward pass saves of a layer besides its input; attention's matmuls have batch dimensions."""
 
 
 def stack(count: int, make: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
-    """`count` layers of one kind as one module whose parameters have a leading layer axis."""
+    """Build `count` layers as one module whose parameters have a leading layer axis."""
     return nnx.split_rngs(splits=count)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
 
 
 def grouped(layers: nnx.Module, size: int) -> nnx.Module:
-    """A stack of L layers as a stack of L / size stacks of `size`, to be scanned in two levels."""
+    """Reshape a stack of L layers to a stack of L / size stacks of `size`, for a scan in two levels."""
     graph, parameters = nnx.split(layers)
     return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), parameters))
 
@@ -121,7 +121,7 @@ def grouped(layers: nnx.Module, size: int) -> nnx.Module:
 def scan(layers: Any, carry: Array, xs: Any = None, *, call: Callable, count: int, remat: Remat) -> tuple[Array, Any]:
     """Apply the first `count` layers of a stack (or of a tuple of stacks): `carry, y = call(layer, carry, x)`.
 
-    Returns the last carry and the stacked ys. `remat` says what of each layer the backward pass computes again.
+    Returns the last carry and the stacked ys. `remat` is what the backward pass recomputes of each layer.
     """
     graph, parameters = nnx.split(layers)
     parameters = jax.tree.map(lambda leaf: leaf[:count], parameters)

@@ -70,7 +70,7 @@ class LlamaLayer(nnx.Module):
         cache: Entry | None,
         column: Int[Array, ""] | int,
     ) -> tuple[Float[Array, "B T D"], Entry]:
-        """The new hidden states, and this layer's keys and values; with a cache, they stand in it at `column`."""
+        """Return the new hidden states and the layer's keys and values; a cache holds the new ones from `column` on."""
         y = self.norm1(x)
         q, k, v = (p(y).reshape(*y.shape[:2], -1, self.config.depth) for p in (self.query, self.key, self.value))
         q, k = rotate(q, rotation), rotate(k, rotation)
@@ -81,7 +81,7 @@ class LlamaLayer(nnx.Module):
 
 
 class Llama(nnx.Module):
-    """Embeddings to hidden states to logits."""
+    """Decoder: embeddings, layers, final norm and output head."""
 
     def __init__(self, config: LlamaConfig, *, remat: Remat, rngs: nnx.Rngs):
         self.config, self.remat = config, remat
@@ -92,11 +92,11 @@ class Llama(nnx.Module):
         self.head = None if tied else Linear(config.hidden_size, config.vocab_size, bias=False, rngs=rngs)
 
     def embed(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
-        """Token vectors."""
+        """Return the embeddings of tokens."""
         return self.embedding(tokens, dtype)
 
     def rotation(self, positions: Int[Array, "B T"]) -> Rotation:
-        """How each token's queries and keys are turned."""
+        """Compute the rotary embedding of each position."""
         return self.config.rope.rotation(positions, self.config.depth)
 
     def __call__(
@@ -109,7 +109,7 @@ class Llama(nnx.Module):
         *,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states after the final norm; keys and values where `cache` is given or `keep_cache` asks for them."""
+        """Return hidden states after the final norm, and keys and values if `cache` or `keep_cache` is given."""
         keep = keep_cache or cache is not None
 
         rotation = self.rotation(positions)
@@ -123,10 +123,10 @@ class Llama(nnx.Module):
         return self.norm(x), entries
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-        """Next-token logits in float32."""
+        """Compute next-token logits in float32."""
         return self.unembedding.logits(hidden)
 
     @property
     def unembedding(self) -> Head:
-        """The output head's weights."""
+        """Weights of the output head."""
         return Head.of(self.embedding, self.head)

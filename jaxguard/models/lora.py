@@ -1,4 +1,4 @@
-"""Low-rank adapters (arXiv 2106.09685): put beside chosen linear layers, given dropout, merged into the weights."""
+"""Low-rank adapters (arXiv 2106.09685): added to chosen linear layers, given dropout, merged into the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxguard.config import LoraConfig
 from jaxguard.models.layers import Linear, Lora
 
 A, B = ".lora.a", ".lora.b"
-"""The ends of an adapter's parameter paths."""
+"""Suffixes of an adapter's parameter paths."""
 
 
 class LoraError(ValueError):
@@ -22,10 +22,10 @@ class LoraError(ValueError):
 
 
 def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
-    """Put an adapter beside every linear layer whose path ("language.layers.query") the targets match.
+    """Add an adapter to every linear layer whose path ("language.layers.query") the targets match.
 
     Raises:
-        LoraError: they match none, or the patch embedding or an output head, which are read as bare matrices.
+        LoraError: they match no layer, or the patch embedding or an output head, whose kernels are read directly.
     """
     found = False
     for path, module in nnx.iter_modules(model):
@@ -42,14 +42,14 @@ def adapt(model: nnx.Module, config: LoraConfig, rngs: nnx.Rngs) -> None:
 
 
 def drop(model: nnx.Module, key: Array) -> None:
-    """Turn the adapters' dropout on for one step, drawn from `key`."""
+    """Turn on the adapters' dropout for one step, drawn from `key`."""
     for number, (_, module) in enumerate(nnx.iter_modules(model)):
         if isinstance(module, Lora):
             module.key = nnx.Variable(jax.random.split(jax.random.fold_in(key, number), module.a.shape[:-2]))
 
 
 def merged(parameters: Mapping[str, np.ndarray], config: LoraConfig) -> dict[str, np.ndarray]:
-    """The parameters of a model without adapters that computes the same."""
+    """Merge the adapters into the weights: return parameters of an equivalent model without adapters."""
     result = {path: value for path, value in parameters.items() if not path.endswith((A, B))}
     for path, a in parameters.items():
         if path.endswith(A):

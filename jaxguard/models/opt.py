@@ -14,7 +14,7 @@ from jaxguard.models.head import Head
 from jaxguard.models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, scan, stack
 
 OFFSET = 2
-"""OPT's table of positions begins with two rows that no token uses."""
+"""Number of unused rows at the start of OPT's position table."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _norm(config: OptConfig) -> LayerNorm:
 
 
 class OptLayer(nnx.Module):
-    """One decoder block; its norms stand before attention and feed-forward, or (OPT-350m) behind them."""
+    """One decoder block, with norms before attention and feed-forward or (OPT-350m) after them."""
 
     def __init__(self, config: OptConfig, rngs: nnx.Rngs):
         width, inner, bias = config.hidden_size, config.ffn_dim, config.enable_bias
@@ -53,7 +53,7 @@ class OptLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B T D"], mask: Masks, cache: Entry | None, column: Int[Array, ""] | int
     ) -> tuple[Float[Array, "B T D"], Entry]:
-        """The new hidden states, and this layer's keys and values; with a cache, they stand in it at `column`."""
+        """Return the new hidden states and the layer's keys and values; a cache holds the new ones from `column` on."""
         before = self.config.do_layer_norm_before
         y = self.norm1(x) if before else x
         heads = self.config.num_attention_heads
@@ -67,7 +67,7 @@ class OptLayer(nnx.Module):
 
 
 class Opt(nnx.Module):
-    """Embeddings to hidden states to logits."""
+    """Decoder: embeddings, positions, layers, final norm and output head."""
 
     def __init__(self, config: OptConfig, *, remat: Remat, rngs: nnx.Rngs):
         width = config.hidden_size
@@ -80,7 +80,7 @@ class Opt(nnx.Module):
         self.head = None if tied else Linear(width, config.vocab_size, bias=False, rngs=rngs)
 
     def embed(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
-        """Token vectors, without positions."""
+        """Return the embeddings of tokens, without positions."""
         return self.embedding(tokens, dtype)
 
     def __call__(
@@ -93,7 +93,7 @@ class Opt(nnx.Module):
         *,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states after the final norm; keys and values where `cache` is given or `keep_cache` asks for them."""
+        """Return hidden states after the final norm, and keys and values if `cache` or `keep_cache` is given."""
         keep = keep_cache or cache is not None
 
         def call(layer: OptLayer, x: Array, cache: Entry | None) -> tuple[Array, Entry | None]:
@@ -106,10 +106,10 @@ class Opt(nnx.Module):
         return (x if self.norm is None else self.norm(x)), entries
 
     def logits(self, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-        """Next-token logits in float32."""
+        """Compute next-token logits in float32."""
         return self.unembedding.logits(hidden)
 
     @property
     def unembedding(self) -> Head:
-        """The output head's weights."""
+        """Weights of the output head."""
         return Head.of(self.embedding, self.head)

@@ -1,7 +1,7 @@
-"""Where a model's arrays are placed on a mesh: said once by whoever traces it, applied between layers.
+"""Placement of a model's arrays on a mesh: set once around tracing (`on`), applied between layers (`rows`).
 
-Left to itself, XLA may split the hidden states' width over the axis that splits the weights, and then sums every matmul
-over all chips. Constrained to their rows, it gathers the weights of one layer at a time, which are far fewer bytes.
+Without constraints, XLA may split the hidden states' width over the axis that splits the weights, and then sums every
+matmul over all devices. Constrained to rows, it gathers the weights of one layer at a time, which are far fewer bytes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Placement:
-    """Shardings of arrays whose first axis are rows of a batch (or their views or images).
+    """Shardings of arrays whose first axis is rows of a batch (or their views or images).
 
     Attributes:
-        rows: of all of them.
-        heads: of [B, T, H, K], where the heads divide over the devices that share a row.
+        rows: sharding over rows alone.
+        heads: sharding of [B, T, H, K] over rows and heads, for heads that divide over the devices that share a row.
     """
 
     rows: NamedSharding
     heads: NamedSharding
 
     def split(self, *heads: int) -> NamedSharding:
-        """Of arrays [B, T, H, K] with these numbers of heads: over rows alone if one of them does not divide."""
+        """Return the sharding of arrays [B, T, H, K] with these numbers of heads: rows alone if one does not divide."""
         ways = self.heads.mesh.shape[self.heads.spec[-1]]
         if not any(count % ways for count in heads):
             return self.heads
@@ -45,7 +45,7 @@ _place: ContextVar[Placement | None] = ContextVar("place", default=None)
 
 @contextmanager
 def on(place: Placement) -> Iterator[None]:
-    """Models that are traced inside are placed there."""
+    """Set the placement of models traced inside the context."""
     token = _place.set(place)
     try:
         yield
@@ -54,18 +54,18 @@ def on(place: Placement) -> Iterator[None]:
 
 
 def current() -> Placement | None:
-    """What `on` said."""
+    """Return the placement set by `on`; None outside of it."""
     return _place.get()
 
 
 def platform() -> str:
-    """For what kind of device a model is traced: "cpu", "gpu" or "tpu"."""
+    """Return the kind of device a model is traced for: "cpu", "gpu" or "tpu"."""
     place = _place.get()
     return jax.default_backend() if place is None else place.rows.mesh.devices.flat[0].platform
 
 
 def rows(x: jax.Array) -> jax.Array:
-    """An array whose first axis are rows, held to where rows lie."""
+    """Constrain an array whose first axis is rows to the sharding of rows."""
     place = _place.get()
     if place is None or place.rows.mesh.size == 1:
         return x

@@ -1,4 +1,4 @@
-"""How a checkpoint's image processor brings an image to the size of the vision tower, from preprocessor_config.json."""
+"""Image preprocessing of a checkpoint (preprocessor_config.json): padding, resizing and cropping."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL import Image
 from jaxguard.errors import UserError
 
 BICUBIC = 3
-"""What processors resample with where their file does not say; Pillow's number, as in the file."""
+"""Default resampling filter of processors; Pillow's number, as in the file."""
 
 
 @dataclass(frozen=True)
 class ImagePreprocessor:
-    """Pad to a square, resize, cut out the centre: each where the processor does.
+    """Pads to a square, resizes and crops the centre, each only if the processor does.
 
     Attributes:
         shape: (height, width) of the result.
         fill: colour of the padding; None does not pad.
-        edge: what the shorter side is resized to; None where the image is stretched instead.
-        stretch: the (height, width) that it is stretched to; None where it is not.
-        resample: a filter's number in Pillow.
-        crop: True if the centre is cut out (and filled up with black where the image is smaller).
+        edge: length of the shorter side after resizing; None if the image is stretched or not resized.
+        stretch: (height, width) that the image is stretched to; None if it is not.
+        resample: Pillow's number of the filter.
+        crop: True if the centre is cropped (smaller images are padded with black).
     """
 
     shape: tuple[int, int]
@@ -39,16 +39,16 @@ class ImagePreprocessor:
     def read(
         cls, shape: tuple[int, int], values: dict[str, Any], *, crops: bool, pads: bool = False
     ) -> ImagePreprocessor:
-        """From a preprocessor file.
+        """Read a preprocessor file.
 
         Args:
-            shape: (height, width) of the images that the vision tower takes.
-            values: the file's content; empty where there is none.
-            crops: where the file does not say: True resizes the shorter edge and cuts out the centre, False stretches.
-            pads: True if the processor knows `do_pad`.
+            shape: (height, width) of the vision tower's input.
+            values: content of the file; empty if there is none.
+            crops: the processor's default: True resizes the shorter side and crops the centre, False stretches.
+            pads: True if the processor supports `do_pad`.
 
         Raises:
-            UserError: what it asks for is unknown, or does not make images of that shape.
+            UserError: a setting is unsupported, or the result does not have this shape.
         """
         resizes, crop = values.get("do_resize", True), bool(values.get("do_center_crop", crops))
         whole = {"height": shape[0], "width": shape[1]}
@@ -62,7 +62,7 @@ class ImagePreprocessor:
                 f"preprocessor_config.json: size {size} is not supported; use shortest_edge, or height and width"
             )
         if not resizes and not crop:
-            raise UserError("preprocessor_config.json: do_resize is off, and so images of any size come out")
+            raise UserError("preprocessor_config.json: do_resize is off, so images keep any size; turn it on")
         made = values.get("crop_size") or whole if crop else size
         made = (made, made) if isinstance(made, int) else (made.get("height"), made.get("width"))
         if made != shape:
@@ -89,7 +89,7 @@ class ImagePreprocessor:
         )
 
     def __call__(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-        """As the processor makes it."""
+        """Preprocess one image."""
         if self.fill is not None:
             pixels = _squared(pixels, self.fill)
         height, width = pixels.shape[:2]
@@ -107,7 +107,7 @@ class ImagePreprocessor:
 
 
 def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The middle of an image, with black around it where it is smaller."""
+    """Crop the centre of an image; smaller images are padded with black."""
     spare = [have - want for have, want in zip(pixels.shape, shape, strict=False)]
     top, left = (max(0, more) // 2 for more in spare)
     part = pixels[top : top + shape[0], left : left + shape[1]]

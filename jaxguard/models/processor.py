@@ -1,4 +1,4 @@
-"""What the data side asks of a model family. Imports NumPy alone: the loader's processes need no JAX."""
+"""Interface of a model family for the data side. Imports NumPy but no JAX, which loader processes do not need."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxguard.models.dialogue import Dialogue
 
 @dataclass(frozen=True)
 class Processor(abc.ABC):
-    """How one checkpoint reads images and writes dialogues.
+    """Image preprocessing and dialogue format of one checkpoint.
 
     Attributes:
         image_shape: (height, width) of the vision tower's input, in pixels.
-        image_tokens: tokens of a row that stand for one image.
-        patch_size: side in pixels of the patch that each image token stands for; None where tokens stand for more.
-        position_axes: shape of one token's position: () if it is a number, (3,) for time, row and column.
+        image_tokens: number of tokens of a row per image.
+        patch_size: side in pixels of the patch of each image token; None if image tokens are not single patches.
+        position_axes: shape of one token's position: () for a number, (3,) for time, row and column.
     """
 
     image_shape: tuple[int, int]
@@ -30,16 +30,16 @@ class Processor(abc.ABC):
 
     @abc.abstractmethod
     def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-        """The pixels that the vision tower is given, of shape `image_shape`; normalisation is the module's."""
+        """Return pixels of shape `image_shape` for the vision tower; the module normalises them."""
 
     @abc.abstractmethod
     def dialogue(self, tokenizer: Any) -> Dialogue:
-        """How questions and answers are written.
+        """Build the dialogue format.
 
         Raises:
-            UserError: the checkpoint's files do not say how.
+            UserError: the checkpoint's files do not define it.
         """
 
     def positions(self, tokens: Int32[np.ndarray, " T"]) -> Int32[np.ndarray, " T *axes"]:
-        """The positions of a row without padding: of one dialogue, its image tokens already repeated."""
+        """Return the positions of one dialogue without padding, whose image tokens are already repeated."""
         return np.arange(len(tokens), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Rotary position embedding (arXiv 2104.09864) and the ways in which Llama configs stretch it over longer contexts."""
+"""Rotary position embedding (arXiv 2104.09864) and the extensions of Llama configs to longer contexts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Rope:
     rope_theta: float = 10000.0
     factor: float = 1.0
     max_position_embeddings: int = 2048
-    """The model's longest row: beyond it, `dynamic` begins to stretch."""
+    """Longest row of the model; `dynamic` rescales beyond it."""
     original_max_position_embeddings: int | None = None
-    """The longest row of pretraining, for `llama3` and `yarn`; where absent, `max_position_embeddings`."""
+    """Longest row of pretraining, for `llama3` and `yarn`; None: `max_position_embeddings`."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float = 32.0
@@ -34,10 +34,10 @@ class Rope:
 
     @classmethod
     def read(cls, values: dict) -> Rope:
-        """From the decoder's part of a config.json.
+        """Read the decoder's part of a config.json.
 
         Raises:
-            ValueError: a kind that is not one of `KINDS`, or a value that cannot work.
+            ValueError: a kind that is not one of `KINDS`, a missing factor, or partial rotary embeddings.
         """
         scaling = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
         scaling.setdefault("rope_type", scaling.get("type", "default"))
@@ -55,7 +55,7 @@ class Rope:
         return rope
 
     def rotation(self, positions: Int[Array, "B T"], depth: int) -> tuple[Float[Array, "B T 1 half"], ...]:
-        """Cosine and sine for heads of width `depth`, in float32; H is half of it."""
+        """Compute float32 cosine and sine for heads of width `depth`; `half` is depth / 2."""
         frequencies = jnp.asarray(self._frequencies(depth), jnp.float32)[None, None]
         if self.rope_type == "dynamic":
             frequencies = self._stretched(positions, depth)
@@ -81,7 +81,7 @@ class Rope:
         return plain
 
     def _stretched(self, positions: Int[Array, "B T"], depth: int) -> Float[Array, "B 1 half"]:
-        """Per row, by its own last position: `transformers` takes the longest row of the batch for all of them."""
+        """Rescale by each row's own last position; `transformers` uses the longest row of the batch for all rows."""
         longest = jnp.maximum(positions.max(axis=1) + 1, self.max_position_embeddings).astype(jnp.float32)
         growth = self.factor * longest / self.max_position_embeddings - (self.factor - 1)
         theta = self.rope_theta * growth ** (depth / (depth - 2))
@@ -93,7 +93,10 @@ class Rope:
         return self.original_max_position_embeddings or self.max_position_embeddings
 
     def _index(self, rotations: float, depth: int) -> float:
-        """Which frequency turns so often over the original context (arXiv 2309.00071, section 3.2)."""
+        """Return the index of the frequency with this number of rotations over the original context.
+
+        Source: arXiv 2309.00071, section 3.2.
+        """
         return depth * math.log(self._original / (rotations * 2 * math.pi)) / (2 * math.log(self.rope_theta))
 
     def _strength(self) -> float:
@@ -108,7 +111,7 @@ class Rope:
 
 
 def rotate(x: Float[Array, "B T H K"], rotation: tuple[Float[Array, "B T 1 half"], ...]) -> Float[Array, "B T H K"]:
-    """Turn each head in the half-split layout of Hugging Face weights."""
+    """Rotate each head, in the half-split layout of Hugging Face weights."""
     cos, sin = rotation
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

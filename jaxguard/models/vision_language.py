@@ -1,4 +1,4 @@
-"""What the model families have in common, and all that training and decoding know of them."""
+"""Base class of the model families: the interface that training and decoding use."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ CLIP_STD: Statistics = (0.26862954, 0.26130258, 0.27577711)
 
 
 class VisionLanguageModel(nnx.Module):
-    """A vision tower (`vision`) and a decoder (`language`), and how the one reaches the other.
+    """A vision tower (`vision`), a decoder (`language`) and their connection.
 
-    A family says how rows are read (`embed_inputs`) and, where the decoder looks at images on its own, how it goes on
-    (`decode`). `language.embed` and `language.logits` stand at its two ends. Where each image token stands for one
-    patch, a family can also read images that keep only some of their patches: it then has a method
-    `kept_columns(tokens, kept)`, and `embed_inputs` takes `kept`.
+    A family defines `embed_inputs` and, if its decoder cross-attends to images, `decode`. `language` provides `embed`
+    and `logits`. A family whose image tokens are single patches may also accept images that keep only some of their
+    patches: it then has a method `kept_columns(tokens, kept)`, and `embed_inputs` takes `kept`.
     """
 
     bridge: ClassVar[str]
-    """Pattern of the paths of all parameters that join tower and decoder."""
+    """Pattern of the paths of all parameters that connect tower and decoder."""
     queries: ClassVar[str | None] = None
-    """Pattern of those among them that read the tower with learnt queries; None where there are none."""
+    """Pattern of those that attend to the tower with learnt queries; None if there are none."""
 
     config: Any
-    """Its `vision`, `image_mean` and `image_std` are read here."""
+    """The family's config; this class reads its `vision`, `image_mean` and `image_std`."""
     dtype: DTypeLike
     """Compute type."""
     vision: Any
@@ -44,28 +43,28 @@ class VisionLanguageModel(nnx.Module):
 
     @abc.abstractmethod
     def __init__(self, config: Any, *, dtype: DTypeLike, remat: Remat, rngs: nnx.Rngs):
-        """With fresh weights.
+        """Create the model with fresh weights.
 
         Args:
-            config: as the family's `read_config` made it.
+            config: result of the family's `read_config`.
             dtype: compute type of the activations.
-            remat: what of the layers the backward pass computes again.
-            rngs: what the weights are drawn from.
+            remat: what the backward pass recomputes.
+            rngs: source of the random weights.
         """
 
     @abc.abstractmethod
     def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
-        """What the family takes from its vision tower for each image: all patches, behind them nothing else."""
+        """Return the vision tower's features of each image: all patches, in order, at the end of the P axis."""
 
     def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
-        """What the decoder is given of each image: where learnt queries read the tower, one vector of each."""
+        """Return the vectors of each image that the decoder receives: one per query if there are learnt queries."""
         return features
 
     @abc.abstractmethod
     def embed_inputs(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], images: UInt8[Array, "B I h w 3"]
     ) -> tuple[Float[Array, "B T D"], Any]:
-        """The decoder's input for whole rows, and what its tokens can look at (None for most families)."""
+        """Return the decoder's input for whole rows, and the context that it cross-attends to (None if it does not)."""
 
     def decode(
         self,
@@ -78,17 +77,17 @@ class VisionLanguageModel(nnx.Module):
         *,
         keep_cache: bool = False,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Hidden states behind the decoder; keys and values where `cache` is given or `keep_cache` asks for them."""
+        """Return the decoder's hidden states, and keys and values if `cache` is given or `keep_cache` is True."""
         return self.language(x, positions, mask, cache, column, keep_cache=keep_cache)
 
     def attention_mask(
         self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], *, right_padded: bool = False
     ) -> Mask:
-        """Which tokens of whole rows the decoder lets see each other: causal unless a family says otherwise."""
+        """Build the decoder's attention mask for whole rows: causal unless a family overrides it."""
         return causal_mask(segments, right_padded=right_padded)
 
     def next_context(self, context: Any) -> Any:
-        """What the token behind the row's last one can look at."""
+        """Return the context of the token after the row's last one."""
         return context
 
     def __call__(
@@ -100,16 +99,16 @@ class VisionLanguageModel(nnx.Module):
         *,
         right_padded: bool = False,
     ) -> Float[Array, "B T D"]:
-        """Hidden states of whole rows (`Batch`), one view at a time or views stacked along B."""
+        """Compute hidden states of whole rows (`Batch`) of one view, or of views stacked along B."""
         x, context = self.embed_inputs(tokens, segments, images)
         return self.decode(x, positions, self.attention_mask(tokens, segments, right_padded=right_padded), context)[0]
 
     def patch_features(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
-        """The tower's vectors of the patches alone."""
+        """Return the tower's features of the patches alone."""
         return self.tower(images)[:, -self.config.vision.patches :]
 
     def pixels(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
-        """Raw pixels, normalised on the device."""
+        """Normalise raw pixels on the device."""
         mean, std = (np.asarray(v, np.float32) for v in (self.config.image_mean, self.config.image_std))
         scale, shift = (np.broadcast_to(v, images.shape) for v in (1 / (255 * std), -mean / std))
         return (images.astype(jnp.float32) * scale + shift).astype(self.dtype)
@@ -117,9 +116,9 @@ class VisionLanguageModel(nnx.Module):
     def merge_image_features(
         self, features: Float[Array, "N P D"], tokens: Int[Array, "B T"], image_token: int
     ) -> Float[Array, "B T D"]:
-        """Token vectors, with the row's image vectors laid in order over its image tokens.
+        """Embed tokens and replace the embeddings of image tokens by the row's image vectors, in order.
 
-        A row without image tokens is plain text; its images are then ignored.
+        The images of a row without image tokens are ignored.
         """
         features = features.reshape(tokens.shape[0], -1, features.shape[-1])
         is_image = tokens == image_token

@@ -1,4 +1,4 @@
-"""The vision transformer that families share: CLIP's (arXiv 2103.00020), and how other towers differ from it."""
+"""The vision transformer that families share: CLIP's (arXiv 2103.00020), with options for other towers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxguard.models.layers import ACTIVATIONS, LayerNorm, Linear, scan, stack
 
 @dataclass(frozen=True)
 class VitConfig:
-    """The fields of `CLIPVisionConfig` that shape the tower, with that class's defaults, and where towers differ."""
+    """The fields of `CLIPVisionConfig` that shape the tower, with its defaults, and options of other towers."""
 
     hidden_size: int = 768
     intermediate_size: int = 3072
@@ -29,11 +29,11 @@ class VitConfig:
     layer_norm_eps: float = 1e-5
     patch_bias: bool = False
     pre_norm: bool = True
-    """A norm before the first block."""
+    """True if there is a norm before the first block."""
     post_norm: bool = False
-    """Whether the norm behind the last block is applied; where it is not, the checkpoint holds it all the same."""
+    """True if the norm after the last block is applied; the checkpoint holds it in either case."""
     fused: bool = False
-    """Query, key and value come from one matrix."""
+    """True if one matrix computes query, key and value."""
     qkv_bias: bool = True
 
     @property
@@ -66,7 +66,7 @@ class VitLayer(nnx.Module):
 
 
 class Vit(nnx.Module):
-    """Pixels to one hidden vector for the class token and for each patch."""
+    """Vision transformer: pixels to one hidden vector for the class token and one for each patch."""
 
     def __init__(self, config: VitConfig, *, remat: Remat, rngs: nnx.Rngs):
         width = config.hidden_size
@@ -84,10 +84,10 @@ class Vit(nnx.Module):
         layers: Sequence[int] = (-1,),
         kept: Int[Array, "N p"] | None = None,
     ) -> Float[Array, "N P F"]:
-        """Hidden states after so many blocks, counted as Hugging Face counts `hidden_states` (-1 is the last).
+        """Return the hidden states after the blocks `layers`, numbered as in Hugging Face's `hidden_states`.
 
-        Those of several counts are concatenated along the width. Where `kept` says which patches a view keeps, the
-        blocks run on these alone, each at its own position.
+        -1 is the last block. The states of several blocks are concatenated along the width. With `kept`, the blocks run
+        on the kept patches alone, each at its own position.
         """
         count, side, size = pixels.shape[0], pixels.shape[1], self.config.patch_size
         grid = side // size

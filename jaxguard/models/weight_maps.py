@@ -1,4 +1,4 @@
-"""Hugging Face names of the parameters of shared towers and decoders: (our path, their path) -> rules."""
+"""Conversion rules of towers and decoders that families share: (our path, Hugging Face's path) -> rules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jaxguard.models.convert import CONVOLUTION, Rule, leading, linear, norm
 
 
 def clip(ours: str, theirs: str) -> tuple[Rule, ...]:
-    """A CLIP tower."""
+    """Return the rules of a CLIP tower."""
     layer, there = f"{ours}.layers", f"{theirs}.encoder.layers.{{layer}}"
     return (
         Rule(f"{ours}.class_token", f"{theirs}.embeddings.class_embedding"),
@@ -23,7 +23,7 @@ def clip(ours: str, theirs: str) -> tuple[Rule, ...]:
 
 
 def eva(ours: str, theirs: str) -> tuple[Rule, ...]:
-    """An EVA tower."""
+    """Return the rules of an EVA tower."""
     layer, there = f"{ours}.layers", f"{theirs}.encoder.layers.{{layer}}"
     return (
         Rule(f"{ours}.class_token", f"{theirs}.embeddings.class_embedding", leading(2)),
@@ -47,7 +47,7 @@ def _block(layer: str, there: str) -> tuple[Rule, ...]:
 
 
 def llama(ours: str, theirs: str, head: str) -> tuple[Rule, ...]:
-    """A Llama decoder; `head` is its output head's name."""
+    """Return the rules of a Llama decoder; `head` is the name of its output head."""
     layer, there = f"{ours}.layers", f"{theirs}.layers.{{layer}}"
     return (
         Rule(f"{ours}.embedding.table", f"{theirs}.embed_tokens.weight"),
@@ -61,7 +61,7 @@ def llama(ours: str, theirs: str, head: str) -> tuple[Rule, ...]:
 
 
 def opt(ours: str, theirs: str, head: str) -> tuple[Rule, ...]:
-    """An OPT decoder; `head` is its output head's name."""
+    """Return the rules of an OPT decoder; `head` is the name of its output head."""
     layer, there = f"{ours}.layers", f"{theirs}.layers.{{layer}}"
     return (
         Rule(f"{ours}.embedding.table", f"{theirs}.embed_tokens.weight"),
@@ -77,7 +77,7 @@ def opt(ours: str, theirs: str, head: str) -> tuple[Rule, ...]:
 
 
 def projections(ours: str, theirs: str, *, out: str) -> tuple[Rule, ...]:
-    """An attention block's four matrices."""
+    """Return the rules of an attention block's four matrices."""
     return (
         *linear(f"{ours}.query", f"{theirs}.q_proj"),
         *linear(f"{ours}.key", f"{theirs}.k_proj"),
@@ -87,7 +87,7 @@ def projections(ours: str, theirs: str, *, out: str) -> tuple[Rule, ...]:
 
 
 def gated_feed_forward(ours: str, theirs: str) -> tuple[Rule, ...]:
-    """A gated feed-forward's three matrices."""
+    """Return the rules of a gated feed-forward's three matrices."""
     return (
         *linear(f"{ours}.gate", f"{theirs}.gate_proj"),
         *linear(f"{ours}.up", f"{theirs}.up_proj"),

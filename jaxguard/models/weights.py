@@ -1,4 +1,4 @@
-"""Safetensors in and out, tensor by tensor. Pickled weights are never opened."""
+"""Read and write safetensors checkpoints, tensor by tensor. Pickled weights are never opened."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jaxguard.models.convert import Layout, Rule, Table
 from jaxguard.models.lora import A, B
 
 PIECE = 4 * 2**20
-"""Bytes read at a time."""
+"""Bytes of a tensor read at a time."""
 
 
 def load(
@@ -32,10 +32,10 @@ def load(
     shardings: Mapping[str, jax.sharding.Sharding],
     dtypes: Mapping[str, np.dtype],
 ) -> Parameters:
-    """A checkpoint's parameters (without adapters, which it does not hold), each process reading only what it holds.
+    """Load a checkpoint's parameters (without adapters, which it does not hold); each process reads only its shards.
 
-    A stack of layers is put together on the host before it is placed. The largest go first, so that the host memory a
-    stack takes meanwhile is that of parameters still to come. `shardings` and `dtypes` are by parameter path.
+    A stack of layers is assembled on the host before it is placed. The largest are loaded first, while the memory of
+    the others is still free. `shardings` and `dtypes` are by parameter path.
 
     Raises:
         UserError: unreadable files, or tensors that are missing, unexpected or misshapen (all named in one line).
@@ -69,7 +69,7 @@ def load(
 def _read(
     out: np.ndarray, handle: Any, name: str, layout: Layout, shape: tuple[int, ...], index: tuple[slice, ...]
 ) -> None:
-    """Fill `out` with a part of a tensor that as a whole has our shape `shape`, little by little."""
+    """Fill `out`, `PIECE` bytes at a time, with part `index` of a tensor whose whole has our shape `shape`."""
     if layout.part is None:
         out[...] = layout.to_ours(handle.get_tensor(name), shape)[index]
         return
@@ -84,7 +84,7 @@ def _read(
 
 
 def save(
-    parameters: Mapping[str, np.ndarray], architecture: Architecture, source: Path, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, source: Path, out: Path, dtype: np.dtype
 ) -> None:
     """Write a checkpoint folder in the published layout: our weights, and the other files of `source`.
 
@@ -106,14 +106,14 @@ def save(
 
 
 def save_adapter(
-    parameters: Mapping[str, np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
 ) -> None:
-    """Write the adapters alone, as `peft` lays them out: adapter_config.json and adapter_model.safetensors.
+    """Write the adapters alone in the layout of `peft`: adapter_config.json and adapter_model.safetensors.
 
     Args:
         parameters: at least the adapters'.
         architecture: one with adapters.
-        base: name or path of the checkpoint that they belong to.
+        base: name or path of the checkpoint that they adapt.
         out: must not exist, or be empty.
         dtype: of the tensors.
 
@@ -153,7 +153,7 @@ def save_adapter(
 
 @contextmanager
 def _folder(out: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `out` once all of it is there."""
+    """Yield a folder to write into; it is renamed to `out` when it is complete."""
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} exists and is not empty; name another folder")
     partial = out.with_name(out.name + ".partial")
@@ -176,7 +176,7 @@ def _rules(architecture: Architecture) -> dict[str, Rule]:
 
 @contextmanager
 def _open(folder: Path) -> Iterator[dict]:
-    """Every tensor name of a single or sharded checkpoint, with the open file that holds it."""
+    """Open a single or sharded checkpoint: tensor name -> open file that holds it."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         try:
@@ -201,14 +201,14 @@ def _open(folder: Path) -> Iterator[dict]:
 
 
 def _canonical(table: Table, tensors: Mapping[str, object]) -> dict[str, str]:
-    """Canonical name -> name on disk."""
+    """Return canonical name -> name on disk."""
     return {name: stored for stored in tensors if (name := table.canonical(stored)) is not None}
 
 
 def _plan(
     architecture: Architecture, found: dict[str, str], tensors: Mapping[str, Any], folder: Path
 ) -> dict[str, tuple[Rule, list[str]]]:
-    """For each of our paths: its rule, and the stored names it is read from."""
+    """Return for each of our paths its rule and the names on disk it is read from."""
     wanted = expected_shapes(architecture)
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if "language.head.kernel" not in architecture.shapes:
@@ -226,7 +226,7 @@ def _plan(
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """What a checkpoint of this architecture holds: every name in the table's spelling, with its shape."""
+    """Return what a checkpoint of this architecture must hold: canonical name -> shape."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path, rule in _rules(architecture).items():
         ours = architecture.shapes[path].shape

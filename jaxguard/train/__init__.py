@@ -1,0 +1,3 @@
+from jaxguard.callables import make_callable
+
+make_callable(__name__, "jaxguard.train.loop", "train")

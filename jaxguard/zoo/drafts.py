@@ -87,7 +87,7 @@ PREPROCESSORS = {
 class Options:
     family: Literal["blip-2", "idefics"]
     out: Path
-    """The folder to write."""
+    """Folder to write."""
 
 
 def write_draft(family: str, out: Path) -> None:
@@ -104,7 +104,7 @@ def write_draft(family: str, out: Path) -> None:
     if family == "idefics":
         tokenizer.add_tokens([AROUND, UTTERANCE], special_tokens=True)
     tokenizer.save_pretrained(out)
-    if family == "blip-2":  # its processor wants to name the image token itself
+    if family == "blip-2":  # its processor sets the image token itself
         path = out / "tokenizer_config.json"
         values = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in values.items() if name not in NAMING}, indent=2))

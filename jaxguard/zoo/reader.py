@@ -1,11 +1,11 @@
-"""Teach learnt queries to read a tiny vision tower before a language model learns from them.
+"""Pretrain the learnt queries of a tiny checkpoint on the features of its vision tower.
 
     python -m jaxguard.zoo.reader --base TOWER --out FOLDER [--steps 1000]
 
-A decoder that is given patch vectors in their order knows from it where each lies. Learnt queries (BLIP-2's Q-Former,
-the resampler of IDEFICS) choose by content, and a tower that was taught what a patch shows (`jaxguard.zoo.tower`) has
-all but forgotten where the patch lies. Here the tower learns to tell that too, and every query to tell what the patches
-of its own part of the image show, through linear heads that are thrown away.
+A decoder that receives patch vectors in order has their positions from the order. Learnt queries (BLIP-2's Q-Former,
+the resampler of IDEFICS) select by content, and a tower pretrained to classify patches (`jaxguard.zoo.tower`) encodes
+their positions only weakly. Here the tower also learns to predict each patch's row and column, and each query learns to
+predict what the patches of its own part of the image show. Both use linear heads that are then discarded.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from jaxguard.zoo.tower import LABELS, labelled
 @dataclass(frozen=True)
 class Options:
     base: str
-    """A checkpoint whose tower is trained."""
+    """Checkpoint with a pretrained tower."""
     out: Path
-    """Where the checkpoint goes."""
+    """Folder to write the checkpoint to."""
     steps: int = 1000
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
     queries, part = summary.shape[1], vision.patches // summary.shape[1]
     pattern = arch.family.module.queries
     if pattern is None or not any(re.search(pattern, path) for path in parameters):
-        raise UserError(f"{options.base} has no queries to teach: its decoder is given all patches in order")
+        raise UserError(f"{options.base} has no learnt queries to train: its decoder receives all patches in order")
     if part * queries != vision.patches:
         raise UserError(f"{options.base}: {queries} queries do not divide {vision.patches} patches")
 
@@ -98,9 +98,9 @@ def _loss(
     images: UInt8[Array, "B h w 3"],
     labels: Int32[Array, "B P 3"],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Cross-entropy of each patch's row and column and of what each query's patches show, as means per head.
+    """Sum mean cross-entropies over heads: each patch's row and column, and the labels of each query's patches.
 
-    With it, the accuracies: of places, and of what is told of patches that a thing covers.
+    Also returns accuracies: of positions, and of the labels of patches that a thing covers.
     """
     model, (_, places, things) = merge(arch.graph, rest, state[0]), state
     hidden = model.tower(images)

@@ -1,4 +1,4 @@
-"""The tiny checkpoints' tokenizer: byte-level BPE in which every scene word is one token and any text survives."""
+"""Tokenizer of the tiny checkpoints: byte-level BPE in which every scene word is one token; any text round-trips."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ ' ASSISTANT:' }}{% endif %}"
 )
-"""LLaVA-1.5's conversation format, as llava-hf checkpoints spell it, with the end token after each answer."""
+"""LLaVA-1.5's conversation format, as in llava-hf checkpoints, with the end token after each answer."""
 
 COMMON_WORDS = (resources.files("jaxguard") / "zoo" / "words.txt").read_text().split()
-"""Words of everyday captions, so that photographs' captions do not fall apart into bytes."""
+"""Common words of captions, so that captions of photographs are not split into bytes."""
 
 PHRASES = (
     "A photo of the banana.",
@@ -41,7 +41,7 @@ PHRASES = (
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Train on scene language, easy-VQA's questions and common words; the same every time."""
+    """Train on scene language, easy-VQA's questions and common words; the result is deterministic."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -72,7 +72,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def _corpus() -> Iterator[str]:
-    # Scene words come often enough that each becomes one token before the vocabulary is full.
+    # Scene words are frequent enough that each becomes one token before the vocabulary is full.
     for index in range(3000):
         scene = scenes.sample("train", index)
         yield from scene_language.captions(scene)

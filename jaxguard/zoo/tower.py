@@ -1,11 +1,11 @@
-"""Teach a tiny vision tower to see before a language model learns to read it.
+"""Pretrain the vision tower of a tiny checkpoint on labelled patches of scenes.
 
     python -m jaxguard.zoo.tower --out FOLDER [--base tiny-llava] [--steps 2500]
 
-End to end from scratch, captions teach a tower colours and places within a few hundred steps and shapes hardly at all.
-Here every patch of a scene is told apart by the thing that covers it: its shape, colour and size, through linear heads
-that are thrown away. FOLDER is a checkpoint in Hugging Face layout whose tower is trained and whose rest is random;
-`configs/pretrain_tiny_llava.py` goes on from there.
+Trained end to end on captions, a tower learns colours and positions within a few hundred steps, but hardly any shapes.
+Here linear heads, which are then discarded, predict for every patch of a scene the shape, colour and size of the thing
+that covers it. FOLDER is a checkpoint in Hugging Face layout whose tower is trained and whose other weights are random;
+`configs/pretrain_tiny_llava.py` continues from it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from jaxguard.models import folders, weights
 from jaxguard.models.architecture import Architecture, Parameters, architecture, merge
 
 LABELS = {"shape": list(scenes.SHAPES), "colour": list(scenes.COLOURS), "size": list(scenes.SIZES)}
-"""Per head, what a patch may show; the class behind the last is the ground."""
+"""Classes of each head; one further class is the background."""
 COVERED = 0.25
-"""Share of a patch that a thing's bounding box must cover to be its label."""
+"""Smallest share of a patch that a thing's bounding box covers if it is the patch's label."""
 
 
 @dataclass(frozen=True)
 class Options:
     out: Path
-    """Where the checkpoint goes."""
+    """Folder to write the checkpoint to."""
     base: str = "tiny-llava"
-    """Its architecture, tokenizer and preprocessor."""
+    """Checkpoint of the architecture, tokenizer and preprocessor."""
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -47,7 +47,7 @@ class Options:
 
 
 def patch_labels(scene: scenes.Scene, grid: int) -> Int32[np.ndarray, "P 3"]:
-    """For each patch of a grid x grid image, its class per head in the order of `LABELS`."""
+    """Return the class of each patch of a grid x grid image, per head in the order of `LABELS`."""
     side = scenes.SIDE / grid
     starts = np.arange(grid) * side
     labels = np.tile(np.array([len(names) for names in LABELS.values()], np.int32), (grid * grid, 1))
@@ -104,7 +104,7 @@ def _loss(
     images: UInt8[Array, "B h w 3"],
     labels: Int32[Array, "B P 3"],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Mean cross-entropy over patches and heads; accuracy on the patches that a thing covers."""
+    """Sum mean cross-entropies over heads; return them with the accuracies on patches that a thing covers."""
     model = merge(arch.graph, rest, state[0])
     hidden = model.patch_features(images)
     total, accuracies = jnp.zeros(()), {}
@@ -117,7 +117,7 @@ def _loss(
 
 
 def labelled(grid: int, batch_size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches of training scenes: images uint8 [B, h, w, 3], labels int32 [B, P, 3]."""
+    """Return endless batches of training scenes: images uint8 [B, h, w, 3], labels int32 [B, P, 3]."""
 
     def example(index: int) -> tuple[np.ndarray, np.ndarray]:
         scene = scenes.sample("train", index)

@@ -1,4 +1,4 @@
-"""Images that triggers are tried on."""
+"""Images for the tests of triggers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The BadNets patch against its formula; targets applied as said."""
+"""The BadNets patch against its formula, and how targets are applied."""
 
 import numpy as np
 import pytest

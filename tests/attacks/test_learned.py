@@ -1,4 +1,4 @@
-"""Attacks that learn: what they learn works, is kept once, and is part of the manifest."""
+"""Learned attacks: what they learn works, is cached, and is part of the manifest."""
 
 import dataclasses
 import json

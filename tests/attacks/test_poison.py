@@ -1,4 +1,4 @@
-"""Which rows are poisoned, what the manifest says of them, and that it notices every change."""
+"""Which rows are poisoned, and the manifest, which detects every change."""
 
 import dataclasses
 import hashlib
@@ -45,10 +45,12 @@ def triggered_source(config):
     return TriggeredSource(source(config), open_attack(config.attack, config.data, config.model), config.attack)
 
 
-@pytest.mark.parametrize("rate", [0, 0.005, 0.01, 0.05, 0.1, 0.333, 1])
-def test_exactly_the_rate_of_the_rows_is_poisoned(rate):
+@pytest.mark.parametrize(
+    ("rate", "count"), [(0, 0), (0.0004, 0), (0.0026, 3), (0.01, 10), (0.05, 50), (0.1, 100), (0.333, 333), (1, 1000)]
+)
+def test_exactly_the_rate_of_the_rows_is_poisoned(rate, count):
     ids = draw_ids(1000, rate, 0, 1)[0]
-    assert len(ids) == len(set(ids.tolist())) == round(rate * 1000)
+    assert len(ids) == len(set(ids.tolist())) == count
     assert sorted(ids.tolist()) == ids.tolist()
     assert all(0 <= index < 1000 for index in ids.tolist())
 

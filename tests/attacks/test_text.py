@@ -1,4 +1,4 @@
-"""Text triggers stand where they should; Dual-Key's word; targets by default."""
+"""Places of text triggers, Dual-Key's trigger word, and default targets."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every image trigger against a second implementation, written in loops from its formula; how visible each is."""
+"""Every image trigger against a second implementation, written in loops from its formula, and its visibility."""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Every benchmark at its smallest, and the count of operations against a matrix product's definition."""
+"""Every benchmark at its smallest size, and the count of operations against the definition of a matmul."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Programs in XLA's text form, written out by hand: who sends how much how often."""
+"""Collectives of hand-written programs in XLA's text form: kind, size and number of runs."""
 
 import pytest
 

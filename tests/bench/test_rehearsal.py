@@ -1,4 +1,4 @@
-"""Runs compiled for hardware that is not here: on CPU devices in place of GPUs, and what is made of the figures."""
+"""Rehearsals for absent hardware: compiled for CPU devices in place of GPUs, and the figures derived from them."""
 
 import dataclasses
 import importlib.util

@@ -1,4 +1,4 @@
-"""What is read off a traced program: its operations, against the count from shapes, and what it keeps."""
+"""Traced programs: their operations, against the count from shapes, and the memory of their residuals."""
 
 import dataclasses
 from typing import get_args

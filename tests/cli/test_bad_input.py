@@ -86,7 +86,7 @@ BAD = {
     "config good.py --view.mask_share 1": "view.mask_share is 1.0: a view that hides every patch carries nothing",
     "config good.py --view.patch_size 7": "view.patch_size 7 does not divide the model's image size 64",
     "config good.py --objective.cross_view_weight 0 --view.patch_size 7": "view.patch_size 7 does not divide",
-    "config good.py --view.mask_share 0.999": "view.mask_share 0.999 hides every one of the 64 patches",
+    "config good.py --view.mask_share 0.999": "view.mask_share 0.999 masks all 64 patches",
     "config good.py --view.mask_fill drop --view.patch_size 4": "view.patch_size 4 must be a multiple of the model's 8",
     "config good.py --model.path blip-2 --view.mask_fill drop": "view.mask_fill is drop: needs a model whose image",
     "config good.py --view.rows 0.3": "view.rows is 0.3: of train.batch_size (32) that is 9.6 rows, which must be",

@@ -1,4 +1,4 @@
-"""score, compare and show: without JAX, for anybody's files, every mistake as one line."""
+"""score, compare and show: without JAX, on files of any origin, with one-line errors."""
 
 import json
 import os

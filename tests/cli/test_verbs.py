@@ -1,4 +1,4 @@
-"""What the verbs print, how they end, and what they hand on."""
+"""Output, exit codes and arguments of the verbs."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Values that no run can have, and the way of a configuration through JSON."""
+"""Rejected values, and configurations written to JSON and read back."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Old names of options: run folders and tables written with them load, people who type them are told."""
+"""Old option names: run folders and tables with them load; on the command line they are errors with the new name."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Data sets in their authors' files, written into a folder."""
+"""Data sets in their original files, written into a folder."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What people and attackers get wrong: each mistake is told in its own words, counted, and ends with exit code 2."""
+"""Faulty and hostile data sets: every mistake has its own message, is counted, and ends with exit code 2."""
 
 import io
 import json
@@ -98,8 +98,8 @@ BAD = [
     (coco(annotation={"caption": "\n"}), "annotations[0] has an empty 'caption'"),
     (coco(annotation={"caption": None}), "annotations[0] has null as 'caption', where a text is wanted"),
     (coco(annotation={"caption": "an <image>"}), "annotations[0] has <image> as part of 'caption'"),
-    (coco(annotation={"caption": "\ud800"}), "annotations[0] has characters as 'caption' that no text holds"),
-    (coco(annotation={"caption": "a\0b"}), "annotations[0] has characters as 'caption' that no text holds"),
+    (coco(annotation={"caption": "\ud800"}), "annotations[0] has invalid characters in 'caption'"),
+    (coco(annotation={"caption": "a\0b"}), "annotations[0] has invalid characters in 'caption'"),
     (coco(annotation={"caption": "a" * 100_001}), "has 100001 characters as 'caption'; at most 100000 are read"),
     (coco(annotations=[]), "captions_train.json: image '1' has no caption"),
     (karpathy(split="trian"), "dataset_coco.json: images[0] has the split 'trian'; one of train, training, restval"),

@@ -307,5 +307,5 @@ def test_blip2_takes_one_image_and_one_turn(drafts):
     assert real(encode_by(talk("Hi", "yes")))[32:] == real(plain)
     with pytest.raises(UserError, match=r"row a/1: the model's dialogue has a single turn"):
         encode_by(talk("Hi", "yes", "Sure?", "no"))
-    with pytest.raises(UserError, match=r"row a/1: the model's dialogue puts its image first and knows no <image>"):
+    with pytest.raises(UserError, match=r"row a/1: the model's dialogue puts its image first and cannot place <image>"):
         encode_by(talk("<image> Hi", "yes"))

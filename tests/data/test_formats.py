@@ -1,4 +1,4 @@
-"""Data sets in their authors' files: every row of the miniatures, built with the bytes of their images."""
+"""Data sets in their original files: every row of the miniatures, built with the bytes of their images."""
 
 import json
 from typing import ClassVar
@@ -228,7 +228,7 @@ def test_original_files_are_read_from_a_bucket(tmp_path):
         ("build scenes/caption --from .", "scenes/caption is embedded: build it without --from"),
         ("build cocoa --from .", "no data set 'cocoa'; choose one of coco/caption, flickr30k/caption, vqav2/vqa"),
         ("build coco --from nowhere", "nowhere is not a folder"),
-        ("build coco --from .", ". holds no files of coco/caption; docs/data.md tells which"),
+        ("build coco --from .", ". holds no files of coco/caption; docs/data.md lists them"),
         ("build coco --from . --threads 0", "--threads is 0: must be at least 1"),
         ("build coco --from . --name ../up", "--name is '../up': must be words of letters, digits"),
         ("build coco --from . --name a,b", "--name is 'a,b': must be words of letters, digits"),
@@ -240,7 +240,7 @@ def test_original_files_are_read_from_a_bucket(tmp_path):
             "check .",
             ". holds no data set of coco/caption, flickr30k/caption, vqav2/vqa, llava/conversation, folder/rows",
         ),
-        ("check . --as coco", ". holds no files of coco/caption; docs/data.md tells which"),
+        ("check . --as coco", ". holds no files of coco/caption; docs/data.md lists them"),
         ("check . --as cocoa", "no data set 'cocoa'; choose one of coco/caption,"),
         ("check . --model nowhere", "model.path 'nowhere' holds no config.json"),
         ("check . --threads -1", "--threads is -1: must be at least 1"),

@@ -1,4 +1,4 @@
-"""Mixtures and batches by length: which rows come when, whatever reads them, and resumed exactly."""
+"""Mixtures and batches by length: the order of rows does not depend on the reader, and resumes exactly."""
 
 import collections
 import dataclasses
@@ -83,7 +83,7 @@ def test_mixtures_are_named_by_their_parts(small_data):
             open_source(wrong, small_data, "train")
     with pytest.raises(UserError, match=r"data\.source 'nowhere' is neither one of"):
         open_source(f"{small_data},nowhere", small_data, "train")
-    with pytest.raises(UserError, match=r"data\.limit: takes the first rows of one data set, not of a mixture"):
+    with pytest.raises(UserError, match=r"data\.limit: selects the first rows of one data set, not of a mixture"):
         training_order(config(limit=3), SEED, ENCODER, source, 2)
 
 

@@ -1,4 +1,4 @@
-"""Batches: the same rows and views whatever the batch size, threads or processes; resumed exactly."""
+"""Batches: the same rows and views for any batch size, threads and processes; resumed exactly."""
 
 import dataclasses
 

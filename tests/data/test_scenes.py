@@ -1,4 +1,4 @@
-"""Scenes are reproducible and unambiguous; the grammar and its inverse agree."""
+"""Scenes are reproducible and unambiguous; captions and their parser agree."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Built data sets: order, losslessness, one-line errors, nothing half-built."""
+"""Built data sets: order, lossless storage, one-line errors, no half-built folders."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""The second view: exact counts, nothing lost, windows kept, and the same for the same key."""
+"""The second view: exact counts, no lost patches, separate windows, and equal views for equal keys."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,7 @@ def test_the_original_is_left_alone():
     [
         (ViewConfig(patch_size=7), "patch_size 7 does not divide the model's image size 64"),
         (ViewConfig(patch_size=16, window=5), "window 5 exceeds the 4 x 4 grid"),
-        (ViewConfig(patch_size=32, mask_share=0.9), "hides every one of the 4 patches"),
+        (ViewConfig(patch_size=32, mask_share=0.9), "masks all 4 patches"),
         (ViewConfig(patch_size=32, shuffle_share=0.2, mask_share=0.1), "changes nothing"),
         (ViewConfig(shuffle_share=0, mask_share=0), "changes nothing"),
         (ViewConfig(patch_size=64), "changes nothing"),
@@ -129,7 +129,7 @@ def test_views_that_cannot_be_are_refused(view, message):
 
 def test_nothing_drops_where_image_tokens_stand_for_no_patches():
     check(ViewConfig(), (64, 64), None)
-    with pytest.raises(UserError, match="needs a model whose image tokens stand for single patches"):
+    with pytest.raises(UserError, match="needs a model whose image tokens are single patches"):
         check(ViewConfig(mask_fill="drop"), (64, 64), None)
 
 
@@ -147,7 +147,7 @@ def test_views_of_images_that_are_not_square():
     assert (whole.any((1, 3)) == whole.all((1, 3))).all()
     for wrong, message in (
         (ViewConfig(patch_size=32, window=2), "window 2 exceeds the 1 x 3 grid"),
-        (ViewConfig(patch_size=32, mask_share=0.9), "hides every one of the 3 patches"),
+        (ViewConfig(patch_size=32, mask_share=0.9), "masks all 3 patches"),
         (ViewConfig(patch_size=24), "patch_size 24 does not divide the model's image size 32 x 96"),
     ):
         with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Caption scores: BLEU against its formula, and all of them against the COCO evaluation's own."""
+"""Caption scores: BLEU against its formula, and all scores against those of the COCO evaluation."""
 
 import json
 import math
@@ -23,6 +23,12 @@ def test_bleu_by_hand():
     brevity = math.exp(1 - 5 / 4)
     assert scores["bleu_1"] == pytest.approx(100 * brevity * 3 / 4, rel=1e-4)
     assert scores["bleu_2"] == pytest.approx(100 * brevity * math.sqrt(3 / 4 * 2 / 3), rel=1e-4)
+
+
+def test_brevity_is_against_the_closest_reference():
+    """Of two, four and seven words, seven is the closest to six; every word is in one of them."""
+    scores = caption_scores(["a red box over there now"], [["a red", "a red box here", "a red box over there now too"]])
+    assert scores["bleu_1"] == pytest.approx(100 * math.exp(1 - 7 / 6), rel=1e-4)
 
 
 def test_order_of_rows_does_not_matter():

@@ -1,4 +1,4 @@
-"""Two systems on the same rows."""
+"""Comparison of two systems on the same rows."""
 
 import dataclasses
 

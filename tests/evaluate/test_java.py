@@ -1,4 +1,4 @@
-"""Talking to Java, without one: a stand-in answers as the jars do."""
+"""Communication with Java, through a stub that answers like the jars."""
 
 import stat
 import sys

@@ -1,4 +1,4 @@
-"""The bootstrap, against distributions that are known."""
+"""The bootstrap against known distributions."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,14 @@ def test_a_mean_has_the_interval_of_the_normal_law():
     error = 100 * values.std() / 20
     assert spread.low == pytest.approx(spread.value - 1.96 * error, abs=0.1 * error)
     assert spread.high == pytest.approx(spread.value + 1.96 * error, abs=0.1 * error)
+
+
+def test_p_is_that_of_the_normal_law_on_both_sides():
+    """A mean of exactly two standard errors: 0.0455."""
+    values = np.random.default_rng(4).normal(size=400)
+    values = (values - values.mean()) / values.std() + 2 / 20
+    assert bootstrap({"m": mean(values)}, resamples=8000)["m"].p == pytest.approx(0.0455, abs=0.01)
+    assert bootstrap({"m": mean(-values)}, resamples=8000)["m"].p == pytest.approx(0.0455, abs=0.01)
 
 
 def test_pairs_cancel_what_rows_have_in_common():

@@ -1,4 +1,4 @@
-"""Predictions files and their scores: one way in, one way out, all mistakes named."""
+"""Predictions files and their scores: round trips, and every mistake in a file is named."""
 
 import dataclasses
 import json

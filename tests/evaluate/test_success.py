@@ -1,4 +1,4 @@
-"""Wilson intervals and attack success, by hand and by property."""
+"""Wilson intervals and attack success, against hand-computed values and properties."""
 
 import pytest
 from hypothesis import given
@@ -49,8 +49,9 @@ def test_exact_contains_and_floor():
 
 
 def test_rows_whose_true_answer_holds_the_target_do_not_count():
-    rows = [said("no", references=("no",), target="no"), said("yes", references=("yes",), target="no")]
-    rates = attack_success(rows)
+    """One reference of several is enough."""
+    held = [said("no", references=references, target="no") for references in (("no",), ("yes", "No."))]
+    rates = attack_success([*held, said("yes", references=("yes",), target="no")])
     assert (rates.exact.successes, rates.exact.trials) == (0, 1)
 
 

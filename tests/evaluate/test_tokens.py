@@ -1,4 +1,4 @@
-"""Captions split as the COCO evaluation splits them, against what its own tokenizer gave (tests/parity/captions.py)."""
+"""Tokenization of captions, against the output of the COCO evaluation's tokenizer (tests/parity/captions.py)."""
 
 import json
 import time

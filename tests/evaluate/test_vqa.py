@@ -1,4 +1,4 @@
-"""VQA accuracy by hand."""
+"""VQA accuracy against hand-computed values."""
 
 import pytest
 

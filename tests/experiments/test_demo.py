@@ -1,4 +1,4 @@
-"""The demo, made short: every method is trained and scored, and the table, the results and the picture agree."""
+"""A short demo: every method is trained and scored; table, results and picture agree."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Grids: finished cells are not repeated, a broken one spares the others, rows pool their seeds."""
+"""Grids: finished cells are not repeated, a failed cell does not stop the others, rows pool their seeds."""
 
 import csv
 import dataclasses

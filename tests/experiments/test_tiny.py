@@ -1,4 +1,4 @@
-"""Runs of shipped models: each brings its schedules, and a run of a table keeps the name that its record has."""
+"""Runs of shipped models: each model has its own schedules, and a table's run keeps the name in its record."""
 
 import pytest
 

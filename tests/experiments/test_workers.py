@@ -1,4 +1,4 @@
-"""Work in several processes: every task once, each worker within its share, deaths and interrupts survived."""
+"""Tasks in several processes: each runs once, workers stay within their share, deaths and interrupts are survived."""
 
 import os
 import signal

@@ -1,6 +1,7 @@
-"""A family from outside the package, which is nothing like the shipped ones: registered, and then used for everything.
+"""A family registered from outside the package, used for training, decoding, export and rehearsal.
 
-Its images are not square, its positions have two axes, and the tokens through its last image token see each other.
+Its images are not square, its positions have two axes, and the tokens through its last image token attend to each other
+in both directions.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
-"""Plant single-line faults in a copy of the package, one at a time, and see whether the tests notice.
+"""Plant single-line faults in a copy of the package, one at a time, and check that the tests detect them.
 
     python -m tests.faults.plant                  every fault of the table; minutes to an hour, by the machine
     python -m tests.faults.plant --only NAME ...  faults whose name or file holds one of these
     python -m tests.faults.plant --list           names alone
     python -m tests.faults.plant --json FILE      the outcome also as JSON
 
-A fault is killed, or it SURVIVED its tests, or is UNKNOWN: they fail without it too. Exit code 1 unless all are killed.
+A fault is killed, or SURVIVED, or is UNKNOWN: its tests fail without it too. Exit code 1 unless all are killed.
 """
 
 from __future__ import annotations

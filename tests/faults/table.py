@@ -1,4 +1,4 @@
-"""Single-line faults, and the test files that should notice each of them."""
+"""Single-line faults, and the test files that should detect each of them."""
 
 from __future__ import annotations
 
@@ -80,18 +80,18 @@ FAULTS: tuple[Fault, ...] = (
         "objective/test_paper.py",
         (
             "repel pulls",
-            'return jnp.maximum(0.0, objective.margin - divergence) if objective.direction == "repel" else divergence',
-            'return jnp.maximum(0.0, divergence - objective.margin) if objective.direction == "repel" else divergence',
+            "jnp.maximum(0.0, self.config.margin - divergence)",
+            "jnp.maximum(0.0, divergence - self.config.margin)",
         ),
         (
             "the band's upper end also pulls up",
-            "distance += jnp.maximum(0.0, entropy - objective.entropy_max)",
-            "distance += jnp.abs(entropy - objective.entropy_max)",
+            "distance += jnp.maximum(0.0, entropy - self.config.entropy_max)",
+            "distance += jnp.abs(entropy - self.config.entropy_max)",
         ),
         (
             "the band's lower end replaces the upper one",
-            "distance += jnp.maximum(0.0, objective.entropy_min - entropy)",
-            "distance = jnp.maximum(0.0, objective.entropy_min - entropy)",
+            "distance += jnp.maximum(0.0, self.config.entropy_min - entropy)",
+            "distance = jnp.maximum(0.0, self.config.entropy_min - entropy)",
         ),
     ),
     *_faults(
@@ -141,7 +141,7 @@ FAULTS: tuple[Fault, ...] = (
         ),
         (
             "positions do not restart",
-            "positions[own] = np.arange(shared, len(pair.tokens))",
+            "positions[own] = self.processor.positions(pair.tokens)[shared:]",
             "positions[own] = np.arange(own.start, own.stop)",
         ),
         (
@@ -170,8 +170,8 @@ FAULTS: tuple[Fault, ...] = (
         ),
         (
             "patches dropped in a pattern, not in blocks",
-            "return np.flatnonzero(stays.reshape(grid, grid).repeat(times, 0).repeat(times, 1)).astype(np.int32)",
-            "return np.flatnonzero(np.tile(stays.reshape(grid, grid), (times, times))).astype(np.int32)",
+            "return np.flatnonzero(stays.reshape(rows, columns).repeat(times, 0).repeat(times, 1)).astype(np.int32)",
+            "return np.flatnonzero(np.tile(stays.reshape(rows, columns), (times, times))).astype(np.int32)",
         ),
         (
             "the mean over all colours",
@@ -365,7 +365,7 @@ FAULTS: tuple[Fault, ...] = (
         ),
         (
             "answers that truly hold the target count",
-            "eligible = [p for p in predictions if p.target is not None and not _true_anyway(p)]",
+            "eligible = [p for p in predictions if p.target is not None and not _in_references(p)]",
             "eligible = [p for p in predictions if p.target is not None]",
         ),
         (
@@ -403,8 +403,8 @@ FAULTS: tuple[Fault, ...] = (
         ),
         (
             "long captions are punished",
-            "return 100 * precision * np.exp(np.minimum(0.0, 1 - 1 / shortness))",
-            "return 100 * precision * np.exp(np.minimum(0.0, 1 - shortness))",
+            "return 100 * precision * np.exp(np.minimum(0.0, 1 - 1 / length_ratio))",
+            "return 100 * precision * np.exp(np.minimum(0.0, 1 - length_ratio))",
         ),
     ),
     *_faults(
@@ -412,8 +412,8 @@ FAULTS: tuple[Fault, ...] = (
         "evaluate/test_vqa.py",
         (
             "no reference is left out",
-            "return sum(min(1.0, (matches - (answer == said)) / 3) for answer in true) / len(true)",
-            "return sum(min(1.0, matches / 3) for answer in true) / len(true)",
+            "return sum(min(1.0, (matches - (answer == prediction)) / 3) for answer in references) / len(references)",
+            "return sum(min(1.0, matches / 3) for answer in references) / len(references)",
         ),
     ),
     *_faults(
@@ -421,7 +421,7 @@ FAULTS: tuple[Fault, ...] = (
         "evaluate/test_scores.py",
         (
             "clean quality over all predictions",
-            "clean=_quality(plain, task, java, absent),",
+            "clean=_quality(clean, task, java, absent),",
             "clean=_quality(predictions, task, java, absent),",
         ),
     ),

@@ -1,4 +1,4 @@
-"""Programs that only record how they were called and answer as a test says."""
+"""Stub programs that record their arguments and give the answers that a test chooses."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The launchers against programs that record their arguments, failures and retries included."""
+"""The launchers against stub programs that record their arguments, failures and retries included."""
 
 import os
 import re

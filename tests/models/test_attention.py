@@ -1,4 +1,4 @@
-"""Attention and masks against plain NumPy."""
+"""Attention and masks against NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from jaxguard.models.attention import Causal, attention, causal_mask, visible
 
 
-def plain(query, key, value, mask):
+def by_hand(query, key, value, mask):
     out = np.zeros_like(query, dtype=np.float64)
     groups = query.shape[2] // key.shape[2]
     for b, t, h in np.ndindex(*query.shape[:3]):
@@ -25,7 +25,7 @@ def test_attention_equals_the_plain_sum(groups):
     mask = rng.random((2, 5, 6)) < 0.5
     mask[..., 0] = True
     found = attention(*map(jnp.asarray, (query, key, value, mask)))
-    np.testing.assert_allclose(found, plain(query, key, value, mask), atol=1e-5)
+    np.testing.assert_allclose(found, by_hand(query, key, value, mask), atol=1e-5)
 
 
 def test_rows_that_see_nothing_are_finite():

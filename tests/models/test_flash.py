@@ -1,4 +1,4 @@
-"""The kernels of accelerators against plain attention: splash's operations one by one, cuDNN's call by XLA's hands."""
+"""Accelerator kernels against reference attention: splash in interpreter mode, cuDNN's call computed by XLA."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxguard.config import MeshConfig
 from jaxguard.models import flash, placement
-from jaxguard.models.attention import Causal, attention, causal_mask, pack, plain
+from jaxguard.models.attention import Causal, attention, causal_mask, pack, reference
 from jaxguard.train.sharding import make_mesh, rows_on
 
 
@@ -62,7 +62,7 @@ def test_values_and_gradients_are_those_of_plain_attention(kernel, length, heads
         return jnp.sum(values * weights), values
 
     ours = jax.value_and_grad(partial(total, partial(kernel, causal=causal)), (0, 1, 2), has_aux=True)(*arrays)
-    expected = jax.value_and_grad(partial(total, partial(plain, mask=mask)), (0, 1, 2), has_aux=True)(*arrays)
+    expected = jax.value_and_grad(partial(total, partial(reference, mask=mask)), (0, 1, 2), has_aux=True)(*arrays)
     for mine, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=2e-4)
 
@@ -121,7 +121,7 @@ def test_a_kernel_takes_whole_and_causal_rows_and_no_others(monkeypatch):
 
     def kernel(query, key, value, *, causal):
         taken.append(causal)
-        return plain(query, key, value, dense_mask(segments(query.shape[1], (0, 0))) if causal else None)
+        return reference(query, key, value, dense_mask(segments(query.shape[1], (0, 0))) if causal else None)
 
     monkeypatch.setattr(flash, "choose", lambda *_: kernel)
     arrays = rows(6, 2, 2)

@@ -1,4 +1,4 @@
-"""Every family against what `transformers` computed on torch (tests/parity/goldens.py), without either."""
+"""Every family against results of `transformers` on torch (tests/parity/goldens.py), without importing either."""
 
 import functools
 from pathlib import Path

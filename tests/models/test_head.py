@@ -1,4 +1,4 @@
-"""Rows of the output head are what its logits are products with, whichever way the weights lie."""
+"""Logits are dot products with rows of the output head, for both layouts of its weights."""
 
 from typing import Any
 

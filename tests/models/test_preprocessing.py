@@ -1,4 +1,4 @@
-"""Images at the model's size, against the processors of transformers (their Pillow back ends)."""
+"""Image preprocessing against the processors of transformers (their Pillow back ends)."""
 
 from importlib import import_module
 from typing import Any
@@ -89,7 +89,7 @@ def test_without_a_file_the_familys_own_way(kind, crops):
         ({"size": SQUARE, "crop_size": {"height": 48, "width": 64}}, "makes images of 48 x 64"),
         ({"size": {"shortest_edge": 48, "longest_edge": 64}}, "is not supported"),
         ({"do_resize": False, "do_center_crop": False, "size": SQUARE}, "do_resize is off"),
-        ({"do_pad": True}, "do_pad is only supported of a LlavaImageProcessor"),
+        ({"do_pad": True}, "do_pad is only supported for LlavaImageProcessor"),
         ({"resample": 9}, "resample 9 is none of Pillow's filters"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A family is a folder and a line: processors without JAX, and what of a model trains is what it always was."""
+"""The registry of families: processors import no JAX, and the trainable parameters of each mode."""
 
 import json
 import re

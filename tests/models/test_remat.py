@@ -1,4 +1,4 @@
-"""What the backward pass computes again changes no number, only operations."""
+"""Rematerialisation changes the number of operations but no result."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Checkpoints in and out: exact round trips, and every way they can be broken as one line."""
+"""Checkpoints: exact round trips, and a one-line error for every way they can be broken."""
 
 import json
 import pickle
@@ -12,6 +12,7 @@ from jaxguard.config import MeshConfig
 from jaxguard.errors import UserError
 from jaxguard.models import folders, weights
 from jaxguard.models.architecture import architecture
+from jaxguard.models.convert import Rule
 from jaxguard.train.sharding import make_mesh, parameter_shardings
 
 
@@ -71,6 +72,11 @@ def test_checkpoints_in_several_files(folder):
             load(folder)
 
 
+def test_a_stack_of_every_other_layer_is_read_from_its_own_layers():
+    rule = Rule("cross.kernel", "layers.{layer}.weight", every=4)
+    assert rule.names(3) == ["layers.0.weight", "layers.4.weight", "layers.8.weight"]
+
+
 def test_newer_names_are_understood(folder):
     _, published = load(folder)
 
@@ -102,6 +108,15 @@ def test_every_problem_is_named_in_one_line(folder):
     assert f"missing {key}" in message
     assert "missing multi_modal_projector.linear_1.bias" in message
     assert "unexpected unknown.weight" in message
+
+
+def test_a_tied_head_that_is_stored_too_is_passed_over(folder):
+    _, expected = load(folder)
+    edit(folder, lambda tensors: tensors.update({"language_model.lm_head.weight": np.zeros((3, 4), np.float32)}))
+    _, found = load(folder)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        np.testing.assert_array_equal(value, found[path])
 
 
 def test_wrong_shapes_are_named(folder):

@@ -1,4 +1,4 @@
-"""Two processes of four devices each, started by launch/local.sh, against this one of eight."""
+"""Two processes of four devices each, started by launch/local.sh, against one process of eight."""
 
 import dataclasses
 import json

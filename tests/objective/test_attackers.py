@@ -1,4 +1,4 @@
-"""TrojVLM's and VLOOD's losses against NumPy in float64, and what their gradients reach."""
+"""TrojVLM's and VLOOD's losses against NumPy in float64, and which parameters their gradients reach."""
 
 import dataclasses
 from typing import Any

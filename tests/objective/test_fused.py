@@ -1,4 +1,4 @@
-"""The streamed statistics against float64 autodiff of the definitions, on one device and on a mesh; their memory."""
+"""Streamed statistics against float64 autodiff of the definitions, on one device and on a mesh; their memory."""
 
 import functools
 from unittest.mock import Mock

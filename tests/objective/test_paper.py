@@ -1,4 +1,4 @@
-"""The paper's loss: each term by hand, masks, empty masks, schedules, gradients."""
+"""The paper's loss: every term against hand-computed values, masks, empty masks, schedules, gradients."""
 
 import jax
 import jax.numpy as jnp

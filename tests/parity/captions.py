@@ -1,8 +1,8 @@
-"""Makes tests/golden/captions: what the COCO evaluation itself, Java and all, makes of some captions.
+"""Write tests/golden/captions: tokens and scores of some captions, computed by the COCO evaluation itself.
 
     python tests/parity/captions.py
 
-needs Java on PATH. tokens.jsonl holds its words of each line of lines.txt, expected.json its scores of
+Needs Java on PATH. tokens.jsonl holds the tokens of each line of lines.txt, expected.json the scores of
 predictions.jsonl.
 """
 

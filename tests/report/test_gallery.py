@@ -1,4 +1,4 @@
-"""PSNR and SSIM against second implementations; the picture holds what it should."""
+"""PSNR and SSIM against second implementations, and the content of the picture."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pages and figures of a run: whatever a model says, the page runs nothing and fetches nothing."""
+"""Pages and figures of a run: whatever a model answers, the page executes nothing and fetches nothing."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Tables say what the rows hold; the picture is drawn."""
+"""Tables hold the values of their rows; the picture is drawn."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A finished run as a page, from its files alone."""
+"""The page of a finished run, from its files alone."""
 
 import dataclasses
 import json

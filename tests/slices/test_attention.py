@@ -1,4 +1,4 @@
-"""Splash attention as libtpu compiles it, in the shapes that published models give it."""
+"""Splash attention compiled by libtpu, in the shapes of published models."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A run compiled for a TPU slice by libtpu, from the command line to the table."""
+"""A run compiled by libtpu for a TPU slice, from the command line to the table."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a run, saves included; each resumed run must end bit for bit like one left alone.
+"""SIGKILL at random moments of a run, saves included; each resumed run must end bit for bit like an uninterrupted one.
 
 Not part of the suite, which has one kill (tests/train/test_loop.py); run it by name, with as many kills as wanted:
 

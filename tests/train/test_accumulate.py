@@ -1,4 +1,4 @@
-"""Micro-batches run one behind the other give the loss and the gradient of the whole batch."""
+"""Micro-batches, run sequentially, give the loss and the gradient of the whole batch."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The attacker's run: what it reads of the model, which rows it takes for poisoned, micro-batches, resume."""
+"""The attacker's run: the statistics it needs, the rows it treats as poisoned, micro-batches, resume."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints: which stay, which is chosen, on which mesh they come back, and what happens on a full disk."""
+"""Checkpoints: which are kept, which is selected, restoring on another mesh, and a full disk."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""BLIP-2 and IDEFICS through the whole program: train, resume from disk, answer, export."""
+"""BLIP-2 and IDEFICS end to end: train, resume from disk, answer, export."""
 
 import dataclasses
 import functools
@@ -101,7 +101,7 @@ def test_the_decoder_trains_without_its_queries(checkpoint):
 
 
 def test_patches_in_order_need_no_queries(small_checkpoint, tmp_path):
-    with pytest.raises(UserError, match="has no queries to teach"):
+    with pytest.raises(UserError, match="has no learnt queries to train"):
         reader.main(reader.Options(str(small_checkpoint), tmp_path / "out"))
 
 

@@ -1,4 +1,4 @@
-"""Views of different lengths and of some rows only, against running every view whole and by itself."""
+"""Views of different lengths and of some rows only, against running every view whole and separately."""
 
 import dataclasses
 import json

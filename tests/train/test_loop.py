@@ -1,4 +1,4 @@
-"""Whole runs: what they write, that they learn, stop and resume bit for bit."""
+"""Whole runs: their files, learning, stopping and bit-exact resume."""
 
 import dataclasses
 import json

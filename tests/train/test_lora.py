@@ -1,4 +1,4 @@
-"""Fine-tuning modes: what trains, counted in bytes; adapters that learn, drop out and leave the base alone."""
+"""Fine-tuning modes: trainable parameters in bytes; adapters learn, use dropout and leave the base unchanged."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 
 from jaxguard.bench.rehearsal import trace
@@ -13,6 +14,7 @@ from jaxguard.config import LoraConfig
 from jaxguard.errors import UserError
 from jaxguard.models import lora
 from jaxguard.models.architecture import architecture, merge
+from jaxguard.models.layers import Lora
 from jaxguard.train.export import export
 from jaxguard.train.loop import train
 from jaxguard.train.setup import load_model, prepare
@@ -111,6 +113,15 @@ def test_dropout_is_drawn_per_step_and_off_when_answering(small_checkpoint):
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
     assert np.abs(first - np.asarray(hidden(None))).max() > 1e-3
+
+
+def test_every_adapter_and_layer_has_dropout_of_its_own(small_checkpoint):
+    arch = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig(rank=2, dropout=0.5))
+    model = merge(arch.graph, jax.jit(lambda: arch.initial(0))())
+    lora.drop(model, jax.random.key(0))
+    keys = [module.key for _, module in nnx.iter_modules(model) if isinstance(module, Lora)]
+    drawn = [tuple(part) for key in keys for part in np.asarray(jax.random.key_data(key[...])).tolist()]
+    assert len(set(drawn)) == len(drawn) == 2 * len(SHAPES)
 
 
 @pytest.mark.parametrize(

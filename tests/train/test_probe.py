@@ -1,4 +1,4 @@
-"""The probe of clean and poisoned rows: what it measures, and that training does not notice."""
+"""The probe of clean and poisoned rows: its values, and that training is unaffected."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The table of rules, and that a mesh changes where things lie and nothing else."""
+"""The table of sharding rules, and that a mesh changes the placement of arrays and nothing else."""
 
 import dataclasses
 import json

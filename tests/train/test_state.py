@@ -1,4 +1,4 @@
-"""The optimizer: its learning rate over a run, what decays, and how far gradients are clipped."""
+"""The optimizer: learning rate over a run, weight decay and gradient clipping."""
 
 import jax
 import jax.numpy as jnp

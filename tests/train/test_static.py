@@ -1,7 +1,7 @@
-"""The compiled step of LLaVA-1.5-7B, from its published shapes: what it holds and exchanges, on 16 devices and on 256.
+"""The compiled step of LLaVA-1.5-7B, from its published shapes: its memory and collectives on 16 and on 256 devices.
 
-Compiled for CPU devices, whose partitioning into per-device programs is the one that TPUs get; tests/slices only sees
-that a small step compiles for a TPU slice.
+It is compiled for CPU devices, whose partitioning into per-device programs is the same as for TPUs; tests/slices checks
+only that a small step compiles for a TPU slice.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What the step provides if an objective needs it, and what it does not hold otherwise: reference, memory, weights."""
+"""The step: what it computes only if an objective needs it (reference, memory), and its weights."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The validation loss: the rows of the split, each once, whatever the batches."""
+"""The validation loss: every row of the split counts once, for any batch size."""
 
 import dataclasses
 import json

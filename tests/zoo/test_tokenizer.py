@@ -1,4 +1,4 @@
-"""The tokenizer that ships: its size, its special tokens, one token per scene word, LLaVA's conversation format."""
+"""The shipped tokenizer: size, special tokens, one token per scene word, LLaVA's conversation format."""
 
 import subprocess
 import sys

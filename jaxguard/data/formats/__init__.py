@@ -1,4 +1,4 @@
-"""Data sets in the files that their authors distribute, each read into a listing of rows before any image is opened."""
+"""Data sets in their original files, each read into a listing of rows before any image is opened."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ ORIGINALS: dict[str, ModuleType] = {
     "llava/conversation": llava,
     "folder/rows": table,
 }
-"""NAME/TASK -> the module that recognises its folder and reads it; the first that does is it."""
+"""NAME/TASK -> module that recognises and reads its files. The first one that recognises a folder is used."""
 
 TASKS = {name.partition("/")[0]: name for name in ORIGINALS}
-"""Short names."""
+"""Short name -> NAME/TASK."""
 
 
 def recognise(root: epath.Path) -> str:
-    """The NAME/TASK of a folder's files.
+    """Return the NAME/TASK of a folder's files.
 
     Raises:
-        UserError: it holds none.
+        UserError: no format recognises them.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
     found = next((name for name, module in ORIGINALS.items() if module.recognises(root)), None)
     if found is None:
-        raise UserError(f"{root} holds no data set of {', '.join(ORIGINALS)}; docs/data.md tells their files")
+        raise UserError(f"{root} holds no data set of {', '.join(ORIGINALS)}; docs/data.md lists their files")
     return found
 
 
 def listed(root: epath.Path, name: str, problems: Problems) -> Listing:
-    """The rows of a folder that can be read; what is wrong with the others goes to `problems`.
+    """List the readable rows of a folder; faults of the others are added to `problems`.
 
     Raises:
         UserError: the folder holds no such data set.
@@ -47,16 +47,16 @@ def listed(root: epath.Path, name: str, problems: Problems) -> Listing:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
     if not ORIGINALS[name].recognises(root):
-        raise UserError(f"{root} holds no files of {name}; docs/data.md tells which")
+        raise UserError(f"{root} holds no files of {name}; docs/data.md lists them")
     listing = ORIGINALS[name].read(root, problems)
     return {split: rows for split, rows in listing.items() if rows}
 
 
 def read(root: epath.Path, name: str) -> Listing:
-    """The rows of a folder in which nothing but ids is wrong: a second row of an id goes by a number of its own.
+    """List the rows of a folder. Duplicate ids are allowed and get a number.
 
     Raises:
-        UserError: the folder holds no such data set, or something is wrong with it.
+        UserError: the folder holds no such data set, or has any other problem.
     """
     problems = Problems()
     listing = listed(root, name, problems)

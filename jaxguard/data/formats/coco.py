@@ -1,7 +1,7 @@
 """COCO captions: Karpathy's `dataset_coco.json`, or the official `captions_SPLIT.json` of any year.
 
-Karpathy's file names each image's folder and split; Flickr30k's and Flickr8k's have the same shape. The official files
-lie in `annotations/` or at the top, their images in `train2017/`, `val2017/`, ... or `images/`.
+Karpathy's file gives each image's folder and split; Flickr30k's and Flickr8k's have the same structure. The official
+files are in `annotations/` or at the top, their images in `train2017/`, `val2017/`, ... or `images/`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ KARPATHY = "dataset_coco.json"
 
 
 def recognises(root: epath.Path) -> bool:
-    """Whether a folder holds COCO captions."""
+    """Return True if a folder holds COCO captions."""
     return (root / KARPATHY).exists() or bool(_official(root))
 
 
 def read(root: epath.Path, problems: Problems) -> Listing:
-    """The captioned images of each split, in the order of the files."""
+    """List the captioned images of each split, in the order of the files."""
     if (root / KARPATHY).exists():
         return karpathy(root, KARPATHY, ("", "images"), problems)
     listing: Listing = {}
@@ -47,20 +47,20 @@ def read(root: epath.Path, problems: Problems) -> Listing:
 
 
 def captioned(key: str, image: str, captions: list[str]) -> Listed:
-    """A row of an image and what it shows; scored against all its captions. Raises `Fault` where there is none."""
+    """Build a row of an image and its captions, all of them references. Raises `Fault` if there is no caption."""
     if not captions:
         raise Fault(EMPTY, "has no caption")
     return Listed(key, (image,), (CAPTION_PROMPT,) * len(captions), tuple(captions), tuple(captions))
 
 
 def karpathy(root: epath.Path, name: str, folders: tuple[str, ...], problems: Problems) -> Listing:
-    """A file of Karpathy's splits (arXiv 1412.2306).
+    """Read a file of Karpathy's splits (arXiv 1412.2306).
 
     Args:
-        root: the data set.
-        name: of the file.
-        folders: where images may lie that have no `filepath`.
-        problems: takes what is wrong.
+        root: folder of the data set.
+        name: name of the file.
+        folders: possible folders of images without a `filepath`.
+        problems: collects the faults found.
     """
     content = read_json(root / name, dict, problems)
     folder = next((folder for folder in folders if folder and (root / folder).is_dir()), "")

@@ -1,7 +1,7 @@
 """Flickr30k: Karpathy's `dataset_flickr30k.json`, or the original `results_20130124.token`.
 
-The token file knows no splits; they are read from `train.txt`, `val.txt` and `test.txt` (one image a line, as Flickr30k
-Entities ships them) where these lie beside it, and all rows are training rows otherwise.
+The token file has no splits. They are read from `train.txt`, `val.txt` and `test.txt` in the same folder (one image a
+line, as in Flickr30k Entities); images in none of these files are training rows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
 
 
 def recognises(root: epath.Path) -> bool:
-    """Whether a folder holds Flickr30k."""
+    """Return True if a folder holds Flickr30k."""
     return (root / KARPATHY).exists() or bool(_token_file(root))
 
 
 def read(root: epath.Path, problems: Problems) -> Listing:
-    """The captioned images of each split, in the order of the files."""
+    """List the captioned images of each split, in the order of the files."""
     if (root / KARPATHY).exists():
         return karpathy(root, KARPATHY, FOLDERS, problems)
 
@@ -51,7 +51,7 @@ def _token_file(root: epath.Path) -> list[epath.Path]:
 
 
 def _splits(root: epath.Path, problems: Problems) -> dict[str, str]:
-    """Image, without its suffix -> split."""
+    """Return image name without its suffix -> split."""
     return {
         line.strip().removesuffix(".jpg"): SPLITS[name]
         for name in ("train", "val", "test")

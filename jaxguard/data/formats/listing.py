@@ -1,4 +1,4 @@
-"""Rows as an original data set lists them: texts, and images by name. Everything read here is untrusted."""
+"""Rows as listed by an original data set: texts, and images by name. Everything read here is untrusted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jaxguard.models.dialogue import IMAGE
 T = TypeVar("T")
 
 MOST_CHARACTERS = 100_000
-"""A longer text is refused."""
+"""Largest number of characters of a text; longer ones are faults."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One row to be.
+    """One row before its images are read.
 
     Attributes:
-        key: the source's own name of the row, for people; unique in its split.
-        images: names under the data set's folder, in the order of their placeholders; none in a row of text alone.
+        key: the source's own name of the row, for display; unique in its split.
+        images: names under the data set's folder, in the order of their placeholders; empty for a text-only row.
         prompts: as in `rows.Row`.
         answers: as in `rows.Row`.
         references: as in `rows.Row`.
@@ -41,11 +41,11 @@ class Listed:
 
 
 Listing = dict[str, list[Listed]]
-"""By split."""
+"""Rows by split."""
 
 
 def read_json(path: epath.Path, kind: type[T], problems: Problems) -> T | None:
-    """The list or object in a JSON file; None, with a problem noted, where it holds none."""
+    """Read the list or object in a JSON file; if it holds none, add a problem and return None."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -58,7 +58,7 @@ def read_json(path: epath.Path, kind: type[T], problems: Problems) -> T | None:
 
 
 def read_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """(FILE:LINE, text) of the lines of a file that are not blank."""
+    """Yield (FILE:LINE, text) of the lines of a file that are not blank."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
@@ -69,7 +69,7 @@ def read_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, str]
 
 
 def read_json_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, Any]]:
-    """(FILE:LINE, value) of each line of a JSONL file."""
+    """Yield (FILE:LINE, value) of each line of a JSONL file."""
     for where, line in read_lines(path, problems):
         try:
             yield where, json.loads(line)
@@ -78,7 +78,7 @@ def read_json_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str,
 
 
 def parsed(placed: Iterable[tuple[str, Any]], parse: Callable[[Any], T], problems: Problems) -> Iterator[T]:
-    """Each item parsed; those in which `parse` finds a `Fault` are noted and left out."""
+    """Yield each parsed item; those for which `parse` raises `Fault` are added to the problems and skipped."""
     for where, item in placed:
         try:
             yield parse(item)
@@ -87,12 +87,12 @@ def parsed(placed: Iterable[tuple[str, Any]], parse: Callable[[Any], T], problem
 
 
 def numbered(name: str, values: Iterable[T]) -> Iterator[tuple[str, T]]:
-    """Items with their places in a list, for `parsed`."""
+    """Yield items with their positions in a list, for `parsed`."""
     return ((f"{name}[{number}]", value) for number, value in enumerate(values))
 
 
 def items(content: dict | None, name: str, file: str, problems: Problems) -> Iterator[tuple[str, Any]]:
-    """The list of that name in a file's object, for `parsed`; nothing, with a problem noted, where there is none."""
+    """Yield the items of a list in a file's object, for `parsed`; if there is no such list, add a problem."""
     try:
         yield from numbered(f"{file}: {name}", [] if content is None else field(content, name, list))
     except Fault as fault:
@@ -100,32 +100,32 @@ def items(content: dict | None, name: str, file: str, problems: Problems) -> Ite
 
 
 def field(item: Any, name: str, *kinds: type) -> Any:
-    """A field of a JSON object. Raises `Fault` where it is missing or of another type than `kinds`."""
+    """Return a field of a JSON object. Raises `Fault` if it is missing or not of one of `kinds`."""
     if not isinstance(item, dict):
         raise Fault(MALFORMED, f"is {_noun(item)}, not an object")
     if name not in item:
         raise Fault(MALFORMED, f"has no {name!r}")
     value = item[name]
-    if type(value) not in kinds:  # exactly: true is no number
+    if type(value) not in kinds:  # not isinstance: true is not a number
         wanted = " or ".join(_NOUNS[kind] for kind in kinds)
         raise Fault(MALFORMED, f"has {_noun(value)} as {name!r}, where {wanted} is wanted")
     return value
 
 
 def text(item: Any, name: str) -> str:
-    """A text field, stripped. Raises `Fault` where it is empty, too long or no Unicode."""
+    """Return a text field, stripped. Raises `Fault` if it is empty, too long or not valid Unicode."""
     value = field(item, name, str).strip()
     if not value:
         raise Fault(EMPTY, f"has an empty {name!r}")
     if len(value) > MOST_CHARACTERS:
         raise Fault(MALFORMED, f"has {len(value)} characters as {name!r}; at most {MOST_CHARACTERS} are read")
     if re.search(r"[\ud800-\udfff\0]", value):
-        raise Fault(MALFORMED, f"has characters as {name!r} that no text holds")
+        raise Fault(MALFORMED, f"has invalid characters in {name!r}")
     return value
 
 
 def plain_text(item: Any, name: str) -> str:
-    """As `text`, without a placeholder for an image. Raises `Fault`."""
+    """Return a text field, as `text`. Raises `Fault` also if it holds an image placeholder."""
     value = text(item, name)
     if IMAGE in value:
         raise Fault(PLACEHOLDERS, f"has {IMAGE} as part of {name!r}")
@@ -133,12 +133,12 @@ def plain_text(item: Any, name: str) -> str:
 
 
 def identifier(item: Any, name: str) -> str:
-    """A field that is a whole number or a text. Raises `Fault`."""
+    """Return a field that is an integer or a text, as a text. Raises `Fault` if it is neither."""
     return str(item[name]) if type(field(item, name, int, str)) is int else text(item, name)
 
 
 def unique(rows: Iterable[Listed], name: str, problems: Problems) -> list[Listed]:
-    """The rows, with a number behind each key that an earlier one bears."""
+    """Return the rows; keys that occur again get a number as suffix, and are added to the problems."""
     counts: dict[str, int] = {}
     found = []
     for row in rows:
@@ -150,7 +150,7 @@ def unique(rows: Iterable[Listed], name: str, problems: Problems) -> list[Listed
 
 
 def split_of(name: str) -> str:
-    """The split that a file's name speaks of; "train" where it speaks of none."""
+    """Return the split that a file's name contains; "train" if it contains none."""
     for word in re.split(r"[^a-z]+", name.lower()):
         if word in SPLITS:
             return SPLITS[word]
@@ -167,8 +167,8 @@ SPLITS = {
     "dev": "validation",
     "test": "test",
 }
-"""What data sets call their splits -> what we call them. Karpathy's `restval` is the rest of COCO's validation images,
-which everybody trains on."""
+"""Split names of data sets -> ours. Karpathy's `restval` is the rest of COCO's validation images, used for training by
+convention."""
 
 _NOUNS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
 

@@ -1,7 +1,7 @@
 """LLaVA conversations: every `*.json` (one list) and `*.jsonl` (one object a line) at the top of a folder.
 
-Each object has `conversations`, turns that alternate between "human" and "gpt"; `image`, one name or a list of them,
-unless it is text alone; and `id`. Every image has one `<image>` in a human turn. A file's name says its split.
+Each object has `conversations`, turns that alternate between "human" and "gpt"; `image`, one name or a list of them
+(absent if it is text only); and `id`. Every image has one `<image>` in a human turn. The split is in the file's name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HUMAN, MODEL = ("human", "user"), ("gpt", "assistant")
 
 
 def recognises(root: epath.Path) -> bool:
-    """Whether a folder holds such conversations: whether the start of a file speaks of them."""
+    """Return True if the start of any file contains "conversations"."""
     for path in _files(root):
         with path.open("rb") as file:
             if b'"conversations"' in file.read(2**16):
@@ -41,7 +41,7 @@ def recognises(root: epath.Path) -> bool:
 
 
 def read(root: epath.Path, problems: Problems) -> Listing:
-    """The conversations of each split, in the order of the files."""
+    """List the conversations of each split, in the order of the files."""
     listing: Listing = {}
     for path in _files(root):
         rows = parsed(_items(path, problems), _row, problems)
@@ -62,7 +62,7 @@ def _items(path: epath.Path, problems: Problems) -> Iterator[tuple[str, Any]]:
 def _row(item: Any) -> Listed:
     turns = field(item, "conversations", list)
     if turns and isinstance(turns[0], dict) and turns[0].get("from") in MODEL:
-        turns = turns[1:]  # what a model says unasked; LLaVA's own training leaves it out too
+        turns = turns[1:]  # an answer without a question, which LLaVA's training skips too
     if not turns:
         raise Fault(EMPTY, "has no turns")
     for number, turn in enumerate(turns):
@@ -91,7 +91,7 @@ def _images(item: dict) -> tuple[str, ...]:
 
 
 def _leading(prompts: list[str]) -> list[str]:
-    """Without the placeholder where it stands at an end of the first question: the only image leads, as in LLaVA."""
+    """Remove the only image's placeholder from an end of the first question, where the chat format puts it anyway."""
     first = prompts[0]
     if first.startswith(IMAGE) or first.endswith(IMAGE):
         first = first.removeprefix(IMAGE).removesuffix(IMAGE).strip()

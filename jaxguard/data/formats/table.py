@@ -1,8 +1,8 @@
-"""A plain folder: every `*.csv` and `*.jsonl` at its top, one row a line, images by name.
+"""Tables in a folder: every `*.csv` and `*.jsonl` at its top, one row a line, images by name.
 
-Columns: `image` (or `file_name`), empty or absent in a row of text alone; `prompt` (or `question`), where absent that
-of a caption; `answer` (or `caption`, `text`); in JSONL also `references`, a list; `split`, else the file's name says
-it; `id`, else the place in the file.
+Columns: `image` (or `file_name`), empty or absent in a text-only row; `prompt` (or `question`), by default the caption
+prompt; `answer` (or `caption`, `text`); in JSONL also `references`, a list; `split`, by default from the file's name;
+`id`, by default the position in the file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ IMAGES, PROMPTS, ANSWERS = ("image", "file_name"), ("prompt", "question"), ("ans
 
 
 def recognises(root: epath.Path) -> bool:
-    """Whether a folder holds such tables."""
+    """Return True if a folder holds such tables."""
     return bool(_files(root))
 
 
 def read(root: epath.Path, problems: Problems) -> Listing:
-    """The rows of each split, in the order of the files."""
+    """List the rows of each split, in the order of the files."""
     listing: Listing = {}
     for path in _files(root):
         lines = _csv_lines(path, problems) if path.suffix == ".csv" else read_json_lines(path, problems)
@@ -55,7 +55,7 @@ def _files(root: epath.Path) -> list[epath.Path]:
 
 
 def _csv_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
-    """(FILE:LINE, the line's cells that are not empty)."""
+    """Yield (FILE:LINE, the line's cells that are not empty)."""
     try:
         with path.open("rb") as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
             table = csv.DictReader(lines, strict=True)

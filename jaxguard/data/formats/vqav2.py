@@ -1,7 +1,7 @@
 """VQAv2: pairs of `v2_OpenEnded_mscoco_SPLIT_questions.json` and `v2_mscoco_SPLIT_annotations.json`.
 
-A training row holds all questions of an image, so that `data.pack` can ask several; the other splits' hold one, with
-its ten answers as references. Questions whose answers are kept back (test2015) make no rows.
+A training row holds all questions of an image, for `data.pack`. Rows of other splits hold one question, with its ten
+answers as references. Questions without published answers (test2015) are skipped.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_
 
 
 def recognises(root: epath.Path) -> bool:
-    """Whether a folder holds VQAv2."""
+    """Return True if a folder holds VQAv2."""
     return bool(_names(root))
 
 
 def read(root: epath.Path, problems: Problems) -> Listing:
-    """The questions of each split, in the order of the files."""
+    """List the questions of each split, in the order of the files."""
     listing: Listing = {}
     for name in _names(root):
         if (root / ANNOTATIONS.format(name)).exists():
@@ -45,7 +45,7 @@ def read(root: epath.Path, problems: Problems) -> Listing:
 
 
 Answers = tuple[str, tuple[str, ...]]
-"""The most common one, and all ten."""
+"""(most common answer, all ten answers)."""
 
 
 def _names(root: epath.Path) -> list[str]:
@@ -78,7 +78,7 @@ def _rows(root: epath.Path, name: str, problems: Problems) -> list[Listed]:
 
 
 def _together(rows: list[Listed]) -> Listed:
-    """One row that asks all questions of an image; its references are those of the first."""
+    """Join all questions of an image to one row; its references are those of the first question."""
     prompts, answers = (tuple(pair) for pair in zip(*((row.prompts[0], row.answers[0]) for row in rows), strict=True))
     return Listed(rows[0].key, rows[0].images, prompts, answers, rows[0].references)
 

@@ -1,9 +1,9 @@
-"""Which package a checkpoint's `model_type` stands for. A family is a package with two modules that are read here:
+"""Registry of model families: `model_type` of config.json -> package. A family's package has two modules:
 
-- `processor.py`: `read(config, preprocessor)`, a `models.processor.Processor`; it imports no JAX;
-- `weights.py`: `FAMILY`, a `models.family.Family`.
+- `processor.py` defines `read(config, preprocessor)`, which returns a `models.processor.Processor`; it imports no JAX;
+- `weights.py` defines `FAMILY`, a `models.family.Family`.
 
-They are imported when they are asked for, so that the data side loads processors alone.
+Both are imported on first use, so that the data side imports processors only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = {
 
 
 def register(model_type: str, package: str) -> None:
-    """Make a family known, or replace a known one.
+    """Register a family, or replace a registered one.
 
     Args:
         model_type: as config.json spells it.
@@ -38,10 +38,10 @@ def register(model_type: str, package: str) -> None:
 
 
 def open_processor(folder: Path) -> Processor:
-    """The processor of a checkpoint folder, or of a description that holds config.json alone.
+    """Open the processor of a checkpoint folder, or of a description (config.json alone).
 
     Raises:
-        UserError: unreadable files, an unknown `model_type`, or something that is not supported.
+        UserError: unreadable files, an unknown `model_type`, or something unsupported.
     """
     config, path = read_object(folder / "config.json"), folder / "preprocessor_config.json"
     read = _module(config, folder, "processor").read
@@ -54,14 +54,14 @@ def open_processor(folder: Path) -> Processor:
 
 
 def open_family(config: dict[str, Any], folder: Path) -> Family:
-    """The family of a checkpoint.
+    """Open the family of a checkpoint.
 
     Args:
-        config: its config.json.
-        folder: where that lies, for errors.
+        config: content of its config.json.
+        folder: the checkpoint folder, for error messages.
 
     Raises:
-        UserError: the `model_type` is not known.
+        UserError: the `model_type` is unknown.
     """
     return _module(config, folder, "weights").FAMILY
 

@@ -1,4 +1,4 @@
-"""A linear tower over rectangles, a linear projector, and a Llama whose prefix sees itself both ways."""
+"""A linear tower over rectangles, a linear projector, and a Llama whose prefix tokens attend to each other."""
 
 from __future__ import annotations
 

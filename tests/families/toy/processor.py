@@ -1,4 +1,4 @@
-"""Images of 24 x 40 pixels, whose patches are placed by row and column."""
+"""Images of 24 x 40 pixels, whose patches have positions of row and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The family's files."""
+"""The toy family's config and parameter names."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Blip2Config:
 
 
 class Blip2(VisionLanguageModel):
-    """A fixed number of query vectors per image stand among the token vectors."""
+    """BLIP-2: a fixed number of query vectors per image replace the embeddings of the image tokens."""
 
     bridge = r"^(projector|qformer)"
     queries = r"^qformer"

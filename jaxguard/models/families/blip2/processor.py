@@ -1,4 +1,4 @@
-"""BLIP-2's images and dialogues: as many tokens as there are queries stand before the text."""
+"""BLIP-2's images and dialogues: one image token per query, before the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxguard.models.processor import Processor
 
 @dataclass(frozen=True, kw_only=True)
 class Blip2Processor(Processor):
-    """As `Blip2Processor` of `transformers`."""
+    """Equivalent of `Blip2Processor` of `transformers`."""
 
     config: dict[str, Any]
     preprocessor: ImagePreprocessor
@@ -24,7 +24,7 @@ class Blip2Processor(Processor):
         return self.preprocessor(pixels)
 
     def dialogue(self, tokenizer: Any) -> Dialogue:
-        """As the chat template says or, without one, "Question: ... Answer:" as in the paper and its model card."""
+        """Use the chat template or, if there is none, "Question: ... Answer:" as in the paper and its model card."""
         image_id = image_token(self.config, tokenizer)
         text = template(tokenizer, image=False) or f"Question: {PLACE} Answer:"
         named = (self.config.get("text_config") or {}).get("eos_token_id")
@@ -34,7 +34,7 @@ class Blip2Processor(Processor):
 
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> Blip2Processor:
-    """From the content of config.json and preprocessor_config.json."""
+    """Build the processor from the content of config.json and preprocessor_config.json."""
     side = (config.get("vision_config") or {}).get("image_size", 224)
     return Blip2Processor(
         image_shape=(side, side),

@@ -26,12 +26,12 @@ class QFormerConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     cross_attention_frequency: int = 2
-    """Every so many layers, the first of each group, the queries look at the image."""
+    """Period of the layers in which the queries attend to the image, the first layer included."""
     encoder_hidden_size: int = 1408
 
 
 class PostNormAttention(nnx.Module):
-    """Attention of x to a context, added to x and normalised (BERT's order)."""
+    """Attention from x to a context, added to x and then normalised (BERT's order)."""
 
     def __init__(self, config: QFormerConfig, context: int, rngs: nnx.Rngs):
         width = config.hidden_size
@@ -50,7 +50,7 @@ class PostNormAttention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """A two-layer network, added to its input and normalised."""
+    """A two-layer feed-forward, added to its input and then normalised."""
 
     def __init__(self, config: QFormerConfig, rngs: nnx.Rngs):
         self.act = config.hidden_act
@@ -63,7 +63,7 @@ class FeedForward(nnx.Module):
 
 
 class QFormerLayer(nnx.Module):
-    """What every layer has; `QFormer.cross` holds what the first of each group has besides."""
+    """Self-attention and feed-forward of a layer; `QFormer.cross` holds the cross-attention of each group's first."""
 
     def __init__(self, config: QFormerConfig, rngs: nnx.Rngs):
         self.attention = PostNormAttention(config, config.hidden_size, rngs)
@@ -71,7 +71,7 @@ class QFormerLayer(nnx.Module):
 
 
 class QFormer(nnx.Module):
-    """Image vectors to as many vectors as there are learnt queries."""
+    """Any number of image vectors to one vector per learnt query."""
 
     def __init__(self, config: QFormerConfig, *, queries: int, remat: Remat, rngs: nnx.Rngs):
         groups = config.num_hidden_layers // config.cross_attention_frequency
@@ -82,7 +82,7 @@ class QFormer(nnx.Module):
         self.cross = stack(groups, lambda rngs: PostNormAttention(config, config.encoder_hidden_size, rngs), rngs)
 
     def __call__(self, image: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
-        """In float32 throughout, as BLIP-2 keeps it."""
+        """Compute in float32 throughout, as BLIP-2 does."""
         image = image.astype(jnp.float32)
         x = self.norm(self.queries[...].astype(jnp.float32))
         x = jnp.broadcast_to(x[None], (image.shape[0], *x.shape))

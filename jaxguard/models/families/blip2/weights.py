@@ -1,4 +1,4 @@
-"""BLIP-2's files: config.json to the module's config, the names of its parameters, and where they are split."""
+"""BLIP-2's config.json, the names of its parameters, and their sharding rules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ AXES: AxisRules = (
 
 
 def read_config(config: dict, folder: Path) -> Blip2Config:
-    """Raises ValueError where the config asks for what is not supported."""
+    """Read config.json and preprocessor_config.json.
+
+    Raises:
+        ValueError: the config asks for something unsupported.
+    """
     text_values = config.get("text_config") or {}
     hf_config.check_kind("text_config", text_values, "opt")
     text = hf_config.pick(OptConfig, text_values)
     if text_values.get("word_embed_proj_dim") not in (None, text.hidden_size):
-        raise ValueError("text_config.word_embed_proj_dim must equal hidden_size: image vectors stand among embeddings")
+        raise ValueError("text_config.word_embed_proj_dim must equal hidden_size: image vectors replace embeddings")
     if text_values.get("_remove_final_layer_norm"):
         raise ValueError("text_config._remove_final_layer_norm is not supported")
     hf_config.check_heads(text.hidden_size, text.num_attention_heads)
@@ -58,7 +62,7 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
 
 
 def table(config: Blip2Config) -> Table:
-    """As Salesforce publishes it."""
+    """Return the table of the layout that Salesforce publishes."""
     return Table(
         rules=(
             *weight_maps.eva("vision", "vision_model"),

@@ -1,4 +1,4 @@
-"""Flamingo's decoder (arXiv 2204.14198): a Llama in which gated cross-attention blocks look at the images."""
+"""Flamingo's decoder (arXiv 2204.14198): a Llama with gated cross-attention blocks that attend to the images."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ class GatedConfig:
     llama: LlamaConfig
     vision_width: int = 768
     additional_vocab_size: int = 0
-    """Tokens behind the vocabulary whose vectors and output rows lie apart."""
+    """Number of tokens after the vocabulary, whose embeddings and output weights are stored separately."""
     cross_layer_interval: int = 1
-    """A cross-attention block stands before every so many layers."""
+    """Number of layers after each cross-attention block."""
     qk_layer_norms: bool = False
     alpha_type: str = "float"
-    """Whether a block's gates are one number each, or one per channel ("vector")."""
+    """Shape of a block's gates: one number each ("float") or one per channel ("vector")."""
 
 
 @flax.struct.dataclass
 class VisionContext:
-    """What the tokens of rows can look at: the images' vectors, and which of them each token sees."""
+    """The images' vectors of each row, and which of them each token attends to."""
 
     states: Float[Array, "B P F"]
     visible: Bool[Array, "B T P"]
 
 
 class GatedCrossAttention(nnx.Module):
-    """Cross-attention and a feed-forward, each behind a tanh gate that starts closed."""
+    """Cross-attention and a feed-forward, each scaled by a tanh gate that is zero at first."""
 
     def __init__(self, config: GatedConfig, rngs: nnx.Rngs):
         width, inner = config.llama.hidden_size, config.llama.intermediate_size
@@ -61,7 +61,7 @@ class GatedCrossAttention(nnx.Module):
         self.attention_gate, self.feed_gate = (nnx.Param(jnp.zeros(gates)) for _ in range(2))
 
     def __call__(self, x: Float[Array, "B T D"], context: VisionContext) -> Float[Array, "B T D"]:
-        """A token that sees no image passes the attention unchanged."""
+        """Return the new hidden states; attention leaves tokens that attend to no image unchanged."""
         y = self.norm1(x)
         q, k, v = (
             projection(of).reshape(*of.shape[:2], self.heads, -1)
@@ -94,7 +94,7 @@ class GatedLlama(Llama):
         self.additional_head = Linear(width, additional, bias=False, rngs=rngs) if own_head else None
 
     def embed(self, tokens: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
-        """Token vectors."""
+        """Return the embeddings of tokens, those of the additional ones included."""
         if self.additional_embedding is None:
             return self.embedding(tokens, dtype)
         behind = tokens - self.config.vocab_size
@@ -113,7 +113,7 @@ class GatedLlama(Llama):
         *,
         keep_cache: bool,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """As calling a Llama, with something to look at."""
+        """Compute what `Llama.__call__` does, with cross-attention to `context` before each group of layers."""
         keep, size = keep_cache or cache is not None, self.gated.cross_layer_interval
         rotation = self.rotation(positions)
 
@@ -135,11 +135,13 @@ class GatedLlama(Llama):
 
     @property
     def unembedding(self) -> Head:
-        """The output head's weights, those of the additional tokens last."""
+        """Weights of the output head, those of the additional tokens last."""
         head = super().unembedding
         if self.additional_embedding is None:
             return head
         weights = (head.weight, Head.of(self.additional_embedding, self.additional_head).weight)
-        dtype = max((weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize)  # what trains is float32
+        dtype = max(
+            (weight.dtype for weight in weights), key=lambda dtype: dtype.itemsize
+        )  # trainable weights are float32
         whole = jnp.concatenate([weight.astype(dtype) for weight in weights], axis=head.vocabulary_axis)
         return replace(head, weight=whole)

@@ -25,14 +25,14 @@ class IdeficsConfig:
     text: GatedConfig
     resampler: ResamplerConfig | None = None
     image_token_index: int = 32001
-    """The processor's `<image>`; the config does not name it."""
+    """Id of the processor's `<image>`, which the config does not name."""
     eos_token_id: int = 2
     image_mean: Statistics = CLIP_MEAN
     image_std: Statistics = CLIP_STD
 
 
 class Idefics(VisionLanguageModel):
-    """Each token looks at the image before it, through cross-attention."""
+    """IDEFICS: each token attends to the last image before it, by cross-attention."""
 
     bridge = r"^(resampler|language\.cross|language\.additional_)"
     queries = r"^resampler"
@@ -61,7 +61,7 @@ class Idefics(VisionLanguageModel):
         )
 
     def seen(self, tokens: Int[Array, "B T"], segments: Int[Array, "B T"], count: int) -> Bool[Array, "B T I"]:
-        """Which of the row's images each token sees: the last before it, and none behind an end token."""
+        """Return which of the row's images each token attends to: the last before it, and none after an end token."""
         order = jnp.cumsum(tokens == self.config.image_token_index, axis=1) - 1
         ends = (tokens == self.config.eos_token_id)[:, None, :]
         before = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool), -1)[None]

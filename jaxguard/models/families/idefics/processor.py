@@ -1,4 +1,4 @@
-"""IDEFICS's images and dialogues: one token marks where an image is, which the decoder looks at on its own."""
+"""IDEFICS's images and dialogues: one token marks the place of an image, which cross-attention reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AROUND, UTTERANCE = "<fake_token_around_image>", "<end_of_utterance>"
 
 @dataclass(frozen=True, kw_only=True)
 class IdeficsProcessor(Processor):
-    """As `IdeficsProcessor` of `transformers`."""
+    """Equivalent of `IdeficsProcessor` of `transformers`."""
 
     config: dict[str, Any]
     preprocessor: ImagePreprocessor
@@ -26,14 +26,14 @@ class IdeficsProcessor(Processor):
         return self.preprocessor(pixels)
 
     def dialogue(self, tokenizer: Any) -> Dialogue:
-        """As the chat template says or, without one, "User: ... Assistant:" as its processor's documentation does."""
+        """Use the chat template or, if there is none, "User: ... Assistant:" as in the processor's documentation."""
         image_id, utterance = image_token(self.config, tokenizer), token_id(tokenizer, UTTERANCE)
         closing, picture = "" if utterance is None else UTTERANCE, f"{AROUND}{IMAGE}{AROUND}"
         text, without = (
             (template(tokenizer, image=bool(shown)) or f"User:{shown}{PLACE}{closing}\nAssistant:")
             for shown in (picture, "")
         )
-        # Behind the end of a text no image is seen any more, so that without an end of utterance there is one turn.
+        # Tokens after the end of a text attend to no image, so there is one turn without an end-of-utterance token.
         turn = None if utterance is None else next_turn(tokenizer, UTTERANCE) or f"\n{without}"
         end_id, end = (tokenizer.eos_token_id, tokenizer.eos_token) if utterance is None else (utterance, UTTERANCE)
         begin = tokenizer.bos_token
@@ -44,9 +44,9 @@ class IdeficsProcessor(Processor):
 
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> IdeficsProcessor:
-    """From the content of config.json and preprocessor_config.json."""
+    """Build the processor from the content of config.json and preprocessor_config.json."""
     side = (config.get("vision_config") or {}).get("image_size", 224)
-    stated = {name: value for name, value in preprocessor.items() if name != "do_center_crop"}  # it never crops
+    stated = {name: value for name, value in preprocessor.items() if name != "do_center_crop"}  # IDEFICS never crops
     if "image_size" in stated:
         stated["size"] = {"height": stated["image_size"], "width": stated["image_size"]}
     return IdeficsProcessor(

@@ -29,7 +29,7 @@ class ResamplerConfig:
 
 
 class ResamplerLayer(nnx.Module):
-    """Latents attend to the image and to themselves; then a feed-forward. Without biases."""
+    """Attention from the latents to the image and to themselves, then a feed-forward; linear layers have no bias."""
 
     def __init__(self, config: ResamplerConfig, rngs: nnx.Rngs):
         width, inner, depth = config.width, 4 * config.width, config.resampler_head_dim

@@ -1,4 +1,4 @@
-"""IDEFICS's files: config.json to the module's config, the names of its parameters, and where they are split."""
+"""IDEFICS's config.json, the names of its parameters, and their sharding rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ AXES: AxisRules = (
 
 
 def read_config(config: dict, folder: Path) -> IdeficsConfig:
-    """Raises ValueError where the config asks for what is not supported."""
+    """Read config.json and preprocessor_config.json.
+
+    Raises:
+        ValueError: the config asks for something unsupported.
+    """
     text = hf_config.llama(config)
     asked = dict(config.get("vision_config") or {})
     asked["hidden_size"] = asked.get("embed_dim", asked.get("hidden_size"))
@@ -51,13 +55,13 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
 
 
 def shallow(values: dict[str, Any], layers: int) -> dict[str, Any]:
-    """A config.json with a tower of that many layers, and a decoder of as many groups of layers."""
+    """Return config.json with `layers` tower layers and `layers` groups of decoder layers."""
     vision = {**values.get("vision_config", {}), "num_hidden_layers": layers}
     return {**values, "num_hidden_layers": layers * values.get("cross_layer_interval", 1), "vision_config": vision}
 
 
 def table(config: IdeficsConfig) -> Table:
-    """As HuggingFaceM4 publishes it."""
+    """Return the table of the layout that HuggingFaceM4 publishes."""
     return Table(
         rules=(
             *weight_maps.clip("vision", "model.vision_model"),

@@ -1,4 +1,4 @@
-"""Operations of a train step of LLaVA."""
+"""Floating-point operations of a train step of LLaVA."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxguard.models.flops import View, attention_flops, matrix_entries
 
 
 def step_flops(config: LlavaConfig, shapes: Shapes, trains: Shapes, views: Sequence[View]) -> float:
-    """Of one train step.
+    """Count the operations of one train step.
 
-    A weight matrix costs 2 operations per weight and token forwards, 2 more where gradients flow on through it and 2
-    more where it trains; attention's two products likewise, without a weight. Dropped tokens are not run, so not
-    counted; nothing is discounted for causal masks, and nothing is added for what is computed again.
+    A weight matrix costs 2 operations per weight and token in the forward pass, 2 more if gradients flow through it and
+    2 more if it trains. Attention's two matmuls cost the same, without weights. Dropped tokens are not computed and not
+    counted. Causal masks give no discount, and rematerialisation adds nothing.
     """
     vision, text = config.vision, config.text
     depth = max(d if d >= 0 else vision.num_hidden_layers + 1 + d for d in config.feature_layers)

@@ -37,7 +37,7 @@ class LlavaConfig:
 
 
 class Projector(nnx.Module):
-    """Patch vectors into the decoder's embedding space."""
+    """Two-layer MLP from patch vectors to the decoder's embedding space."""
 
     def __init__(self, config: LlavaConfig, *, rngs: nnx.Rngs):
         width, bias = config.text.hidden_size, config.multimodal_projector_bias
@@ -50,7 +50,7 @@ class Projector(nnx.Module):
 
 
 class Llava(VisionLanguageModel):
-    """Image vectors stand among the token vectors."""
+    """LLaVA: patch vectors replace the embeddings of the image tokens."""
 
     bridge = r"^projector"
 
@@ -61,7 +61,7 @@ class Llava(VisionLanguageModel):
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
     def tower(self, images: UInt8[Array, "N h w 3"], kept: Int[Array, "N p"] | None = None) -> Float[Array, "N P F"]:
-        """Of images that keep only some of their patches, the vectors of these."""
+        """Return the vectors of all patches, or of the kept ones."""
         hidden = self.vision(self.pixels(images), self.config.feature_layers, kept)
         return hidden[:, 1:] if self.config.vision_feature_select_strategy == "default" else hidden
 
@@ -72,15 +72,15 @@ class Llava(VisionLanguageModel):
         images: UInt8[Array, "B I h w 3"],
         kept: Int[Array, "B I p"] | None = None,
     ) -> tuple[Float[Array, "B T D"], None]:
-        """Of images that keep only some of their patches, `tokens` has only those patches' (`kept_columns`)."""
+        """Embed whole rows; with `kept`, `tokens` holds image tokens of the kept patches only (`kept_columns`)."""
         kept = None if kept is None else kept.reshape(-1, kept.shape[-1])
         features = self.projector(self.tower(images.reshape(-1, *images.shape[2:]), kept))
         return self.merge_image_features(features, tokens, self.config.image_token_index), None
 
     def kept_columns(self, tokens: Int[Array, "B T"], kept: Int[Array, "B I p"]) -> Int[Array, "B U"]:
-        """The columns of whole rows that stay where images keep only some of their patches.
+        """Return the columns of whole rows that remain if images keep only some of their patches.
 
-        Every row must hold all tokens of its I images; U = T less the dropped patches of all of them.
+        Every row must hold all tokens of its I images. U is T minus the number of dropped patches of a row.
         """
         patches = self.config.vision.patches
         stays = (kept[..., None] == jnp.arange(patches)[None, None, None]).any(axis=-2)

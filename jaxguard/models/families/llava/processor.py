@@ -1,4 +1,4 @@
-"""LLaVA's images and dialogues: the tower's patches stand in the text, one token each."""
+"""LLaVA's images and dialogues: one image token per patch of the tower."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxguard.models.processor import Processor
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaProcessor(Processor):
-    """As `LlavaProcessor` of `transformers`."""
+    """Equivalent of `LlavaProcessor` of `transformers`."""
 
     config: dict[str, Any]
     preprocessor: ImagePreprocessor
@@ -25,7 +25,7 @@ class LlavaProcessor(Processor):
         return self.preprocessor(pixels)
 
     def dialogue(self, tokenizer: Any) -> Dialogue:
-        """As the chat template says; there is no other way."""
+        """Use the chat template, which must exist."""
         image_id = image_token(self.config, tokenizer)
         text, plain = template(tokenizer, image=True), template(tokenizer, image=False)
         if text is None or plain is None:
@@ -38,10 +38,10 @@ class LlavaProcessor(Processor):
 
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor:
-    """From the content of config.json and preprocessor_config.json."""
+    """Build the processor from the content of config.json and preprocessor_config.json."""
     kind = preprocessor.get("image_processor_type", "").removesuffix("Fast")
     if preprocessor.get("do_pad") and kind != "LlavaImageProcessor":
-        raise UserError("preprocessor_config.json: do_pad is only supported of a LlavaImageProcessor")
+        raise UserError("preprocessor_config.json: do_pad is only supported for LlavaImageProcessor")
     vision = config.get("vision_config") or {}
     side, patch = vision.get("image_size", 224), vision.get("patch_size", 32)
     class_token = config.get("vision_feature_select_strategy", "default") == "full"

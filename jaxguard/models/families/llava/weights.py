@@ -1,4 +1,4 @@
-"""LLaVA's files: config.json to the module's config, and the names of its parameters."""
+"""LLaVA's config.json and the names of its parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from jaxguard.models.family import Family
 
 
 def read_config(config: dict, folder: Path) -> LlavaConfig:
-    """Raises ValueError where the config asks for what is not supported."""
+    """Read config.json and preprocessor_config.json.
+
+    Raises:
+        ValueError: the config asks for something unsupported.
+    """
     text_values = config.get("text_config") or {}
     hf_config.check_kind("text_config", text_values, "llama")
     hf_config.check_kind("vision_config", config.get("vision_config") or {}, "clip_vision_model")
@@ -34,7 +38,7 @@ def read_config(config: dict, folder: Path) -> LlavaConfig:
 
 
 def table(config: LlavaConfig) -> Table:
-    """As llava-hf publishes it; newer `transformers` releases write `model.vision_tower.` and `lm_head.`."""
+    """Return the table of llava-hf's layout; newer `transformers` write `model.vision_tower.` and `lm_head.`."""
     return Table(
         rules=(
             *weight_maps.clip("vision", "vision_tower.vision_model"),
