@@ -28,7 +28,7 @@ def perturb(
     incomplete patches at the border do not change. Places to be dropped do not change either; see `kept_patches`.
     """
     (height, width, _), patch = image.shape, view.patch_size
-    offset_y, offset_x = rng.integers(0, patch, 2) if view.jitter else (0, 0)
+    offset_y, offset_x = rng.integers(0, patch, 2).tolist() if view.jitter else (0, 0)
     rows, columns = (height - offset_y) // patch, (width - offset_x) // patch
     region = np.s_[offset_y : offset_y + rows * patch, offset_x : offset_x + columns * patch]
     patches = image[region].reshape(rows, patch, columns, patch, 3).swapaxes(1, 2).reshape(-1, patch, patch, 3)

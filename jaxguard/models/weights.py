@@ -84,7 +84,11 @@ def _read(
 
 
 def save(
-    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, source: Path, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray],
+    architecture: Architecture,
+    source: Path,
+    out: Path,
+    dtype: np.dtype,
 ) -> None:
     """Write a checkpoint folder in the published layout: our weights, and the other files of `source`.
 

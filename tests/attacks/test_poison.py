@@ -75,7 +75,7 @@ def test_every_triggered_row_changes_its_image_alone(config):
     clean, triggered = source(config), triggered_source(config)
     for index in range(len(clean)):
         assert (clean[index].image != triggered[index].image).any()
-        assert dataclasses.replace(triggered[index], image=None) == dataclasses.replace(clean[index], image=None)
+        assert vars(triggered[index]) | {"image": None} == vars(clean[index]) | {"image": None}
 
 
 def test_dual_key_plants_each_key_alone_with_true_answers(config):
