@@ -72,10 +72,10 @@ def test_only_chosen_rows_change(config):
 
 
 def test_every_triggered_row_changes_its_image_alone(config):
-    clean, triggered, same = source(config), triggered_source(config), np.zeros((1, 1, 3), np.uint8)
+    clean, triggered = source(config), triggered_source(config)
     for index in range(len(clean)):
         assert (clean[index].image != triggered[index].image).any()
-        assert dataclasses.replace(triggered[index], image=same) == dataclasses.replace(clean[index], image=same)
+        assert vars(triggered[index]) | {"image": None} == vars(clean[index]) | {"image": None}
 
 
 def test_dual_key_plants_each_key_alone_with_true_answers(config):

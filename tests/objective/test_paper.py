@@ -77,7 +77,7 @@ def test_gradient_equals_numeric_differences(objective):
     z, y, targets, mask = draw(rows=2, tokens=3, vocabulary=5)
     mask[:] = True
     check_grads(
-        lambda z, y: total(jnp.asarray(z), jnp.asarray(y), targets, mask, objective),  # check_grads passes NumPy arrays
+        lambda z, y: total(jnp.asarray(z), jnp.asarray(y), targets, mask, objective),  # it gives NumPy's
         (jnp.asarray(z), jnp.asarray(y)),
         order=1,
         modes=["rev"],
