@@ -104,7 +104,10 @@ def initial(key: Array) -> Weights:
 
 
 def residual(
-    weights: Weights, pixels: Float[Array, "N 64 64 3"], bits: Float[Array, "N bits"], strength: float
+    weights: Weights,
+    pixels: Float[Array, "N 64 64 3"],
+    bits: Float[Array, "N bits"],
+    strength: float | Float[Array, ""],
 ) -> Float[Array, "N 64 64 3"]:
     """Apply the encoder: the residual that hides each bit string in its image, in grey levels."""
     cells = jax.nn.relu(_add(bits @ weights["secret.kernel"], weights["secret.bias"]))
@@ -140,7 +143,7 @@ def _loss(weights: Weights, pixels: Array, bits: Array, noise: Array, ramp: Arra
     return misread + ramp * (TRAINING.size * size + TRAINING.shared * shared)
 
 
-def _bits_right(weights: Weights, pixels: Array, bits: Array, strength: float) -> Float[Array, ""]:
+def _bits_right(weights: Weights, pixels: Array, bits: Array, strength: Float[Array, ""]) -> Float[Array, ""]:
     """Compute the decoder's bit accuracy on rounded images."""
     marked = jnp.round(jnp.clip(pixels + residual(weights, pixels, bits, strength), 0, 255))
     return jnp.mean((read(weights, marked) > 0) == (bits > 0.5))

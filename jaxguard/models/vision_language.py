@@ -16,6 +16,8 @@ from jaxguard.models.attention import Cache, Mask, Masks, causal_mask
 from jaxguard.models.placement import rows
 
 Statistics = tuple[float, float, float]
+Pixels = UInt8[Array, "N h w 3"] | Float[Array, "N h w 3"]
+"""Images of values from 0 to 255: as a batch holds them, or as floats, for gradients by pixels."""
 
 CLIP_MEAN: Statistics = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Statistics = (0.26862954, 0.26130258, 0.27577711)
@@ -53,7 +55,7 @@ class VisionLanguageModel(nnx.Module):
         """
 
     @abc.abstractmethod
-    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
+    def tower(self, images: Pixels) -> Float[Array, "N P F"]:
         """Return the vision tower's features of each image: all patches, in order, at the end of the P axis."""
 
     def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:
@@ -103,11 +105,11 @@ class VisionLanguageModel(nnx.Module):
         x, context = self.embed_inputs(tokens, segments, images)
         return self.decode(x, positions, self.attention_mask(tokens, segments, right_padded=right_padded), context)[0]
 
-    def patch_features(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
+    def patch_features(self, images: Pixels) -> Float[Array, "N P F"]:
         """Return the tower's features of the patches alone."""
         return self.tower(images)[:, -self.config.vision.patches :]
 
-    def pixels(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N h w 3"]:
+    def pixels(self, images: Pixels) -> Float[Array, "N h w 3"]:
         """Normalise raw pixels on the device."""
         mean, std = (np.asarray(v, np.float32) for v in (self.config.image_mean, self.config.image_std))
         scale, shift = (np.broadcast_to(v, images.shape) for v in (1 / (255 * std), -mean / std))

@@ -62,7 +62,8 @@ def test_issba_runs_in_numpy_as_it_was_trained_in_jax(issba, pictures):
     images = np.stack(pictures[:8])
     bits = np.broadcast_to(secret(0), (8, secret(0).size))
     pixels = jnp.asarray(images, jnp.float32)
-    expected = issba_training.residual(issba.learned.tensors, pixels, jnp.asarray(bits), issba.strength)
+    weights = {name: jnp.asarray(value) for name, value in issba.learned.tensors.items()}
+    expected = issba_training.residual(weights, pixels, jnp.asarray(bits), issba.strength)
     for image, residual in zip(images, expected, strict=True):
         np.testing.assert_allclose(issba.residual(image), residual, atol=2e-4)
 

@@ -12,7 +12,7 @@ from jaxguard.config import Remat
 from jaxguard.models.families.blip2.qformer import QFormer, QFormerConfig
 from jaxguard.models.layers import Linear
 from jaxguard.models.opt import Opt, OptConfig
-from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Statistics, VisionLanguageModel
+from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Pixels, Statistics, VisionLanguageModel
 from jaxguard.models.vit import Vit, VitConfig
 
 
@@ -42,7 +42,7 @@ class Blip2(VisionLanguageModel):
         self.projector = Linear(config.qformer.hidden_size, config.text.hidden_size, bias=True, rngs=rngs)
         self.language = Opt(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
+    def tower(self, images: Pixels) -> Float[Array, "N P F"]:
         return self.vision(self.pixels(images))
 
     def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q D"]:

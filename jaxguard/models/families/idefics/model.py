@@ -13,7 +13,7 @@ from jaxguard.config import Remat
 from jaxguard.models.attention import Cache, Masks
 from jaxguard.models.families.idefics.gated import GatedConfig, GatedLlama, VisionContext
 from jaxguard.models.families.idefics.resampler import Resampler, ResamplerConfig
-from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Statistics, VisionLanguageModel
+from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Pixels, Statistics, VisionLanguageModel
 from jaxguard.models.vit import Vit, VitConfig
 
 
@@ -44,7 +44,7 @@ class Idefics(VisionLanguageModel):
         self.resampler = None if resampler is None else Resampler(resampler, remat=remat, rngs=rngs)
         self.language = GatedLlama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N h w 3"]) -> Float[Array, "N P F"]:
+    def tower(self, images: Pixels) -> Float[Array, "N P F"]:
         return self.vision(self.pixels(images))
 
     def image_tokens(self, features: Float[Array, "N P F"]) -> Float[Array, "N Q F"]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxguard.config import Remat
 from jaxguard.models.layers import ACTIVATIONS, Linear
 from jaxguard.models.llama import Llama, LlamaConfig
-from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Statistics, VisionLanguageModel
+from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Pixels, Statistics, VisionLanguageModel
 from jaxguard.models.vit import Vit, VitConfig
 
 
@@ -60,7 +60,7 @@ class Llava(VisionLanguageModel):
         self.projector = Projector(config, rngs=rngs)
         self.language = Llama(config.text, remat=remat, rngs=rngs)
 
-    def tower(self, images: UInt8[Array, "N h w 3"], kept: Int[Array, "N p"] | None = None) -> Float[Array, "N P F"]:
+    def tower(self, images: Pixels, kept: Int[Array, "N p"] | None = None) -> Float[Array, "N P F"]:
         """Return the vectors of all patches, or of the kept ones."""
         hidden = self.vision(self.pixels(images), self.config.feature_layers, kept)
         return hidden[:, 1:] if self.config.vision_feature_select_strategy == "default" else hidden
