@@ -71,7 +71,8 @@ class _Beams:
     """Means of log-probabilities; `NEVER` for empty places."""
     open: Bool[Array, "B 1"]
     """True if an unfinished sequence may still beat the worst finished one."""
-    cache: Cache
+    cache: tuple[Float[Array, "L _ S G K"], Float[Array, "L _ S G K"]]
+    """Keys and values; the rows are those of all sequences."""
 
 
 def beam(
