@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,8 @@ def test_curves_draw_what_was_measured():
 def test_bars_show_values_and_intervals():
     figure = bars({"rates": {}, "quality": {"facts, clean": (90.0, 88.0, 91.5), "facts, recovery": (1.0, 0.0, 2.0)}})
     (axes,) = figure.axes
-    assert [patch.get_extents().width for patch in axes.patches] == [90, 1]
+    drawn: Any = axes.patches
+    assert [bar.get_width() for bar in drawn] == [90, 1]
     assert [text.get_text() for text in axes.texts] == ["90.0  [88.0, 91.5]", "1.0  [0.0, 2.0]"]
     _, _, (whiskers,) = axes.containers[0]
     assert [segment[:, 0].tolist() for segment in whiskers.get_segments()] == [[88, 91.5], [0, 2]]

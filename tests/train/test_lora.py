@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -99,8 +100,8 @@ def test_dropout_is_drawn_per_step_and_off_when_answering(small_checkpoint):
     arch = architecture(small_checkpoint, dtype="float32", remat="none", lora=LoraConfig(rank=2, dropout=0.5))
     parameters = jax.jit(lambda: arch.initial(0))()
     parameters = {path: value + 0.3 if path.endswith(".lora.b") else value for path, value in parameters.items()}
-    tokens, positions = np.ones((1, 6), np.int32), np.arange(6, dtype=np.int32)[None]
-    images = np.zeros((1, 1, 64, 64, 3), np.uint8)
+    tokens, positions = jnp.ones((1, 6), jnp.int32), jnp.arange(6, dtype=jnp.int32)[None]
+    images = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
 
     @jax.jit
     def hidden(key):
