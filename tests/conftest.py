@@ -37,8 +37,8 @@ _COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(pr
 if _COMPILED:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
 
-# Before any test imports the package. Not checked yet: models, train, evaluate, attacks, bench, report, whose tests give
-# NumPy's arrays to code for JAX's. Nor the scenes' language, drawn thousands of times: it would take fifty times as long.
+# Before any test imports the package. Not checked yet: models, train, evaluate, attacks, bench and report, whose tests
+# give NumPy's arrays to code for JAX's; nor the scenes' language, which checks would make fifty times as slow.
 ARRAYS = ["batch", "objective"]
 DATA = (Path(__file__).parents[1] / "jaxguard" / "data").glob("*.py")
 ARRAYS += [f"data.{file.stem}" for file in DATA if file.stem not in ("scenes", "scene_language")]
