@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -30,12 +29,7 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "MPLBACKEND": "agg",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
 }
-# Many tests compile the same step, and so do their workers and the processes that they start.
-_COMPILED = None if "PYTEST_XDIST_WORKER" in os.environ else tempfile.mkdtemp(prefix="jaxguard-compiled-")
-if _COMPILED:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED
 
 # Before any test imports the package. Not checked yet: models, train, evaluate, attacks, bench and report, whose tests
 # give NumPy's arrays to code for JAX's; nor the scenes' language, which checks would make fifty times as slow.
@@ -51,12 +45,6 @@ def pytest_sessionstart() -> None:
 
     if jax.device_count() != DEVICES:
         pytest.exit(f"the tests need {DEVICES} CPU devices, JAX gives {jax.devices()}", returncode=3)
-
-
-def pytest_unconfigure() -> None:
-    """Remove what was compiled."""
-    if _COMPILED:
-        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
