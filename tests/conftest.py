@@ -31,11 +31,11 @@ os.environ |= {
     "MPLBACKEND": "agg",
 }
 
-# Before any test imports the package. Not checked yet: models, train, evaluate, attacks, bench and report, whose tests
-# give NumPy's arrays to code for JAX's; nor the scenes' language, which checks would make fifty times as slow.
-ARRAYS = ["batch", "objective"]
-DATA = (Path(__file__).parents[1] / "jaxguard" / "data").glob("*.py")
-ARRAYS += [f"data.{file.stem}" for file in DATA if file.stem not in ("scenes", "scene_language")]
+# Before any test imports the package. Not checked: the scenes' language, which checks would make fifty times as slow.
+PACKAGE = Path(__file__).parents[1] / "jaxguard"
+UNCHECKED = {"data.scenes", "data.scene_language"}
+ARRAYS = ["batch", "objective", "models", "train", "evaluate", "attacks", "bench", "report"]
+ARRAYS += sorted({f"data.{file.stem}" for file in (PACKAGE / "data").glob("*.py")} - UNCHECKED)
 install_import_hook([f"jaxguard.{name}" for name in ARRAYS], f"{typechecks.__name__}.{typechecks.check.__name__}")
 
 

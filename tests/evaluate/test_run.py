@@ -76,15 +76,15 @@ def test_batch_size_must_fit_the_mesh(finished_config):
 
 
 def test_generate_answers_an_image_as_the_evaluation_does(finished_config, evaluated, tmp_path):
-    """Two images of one prompt that are answered differently; weights that never trained answer otherwise."""
+    """Two images that are answered differently; weights that never trained answer otherwise."""
     source = open_source(finished_config.data.source, finished_config.data.root, "test")
     expected = {row.id: row.prediction for row in evaluated[1] if not row.triggered}
     rows = [source[index] for index in range(len(source))]
-    row, other = {expected[row.id]: row for row in rows}.values()
+    row, other, *_ = {expected[row.id]: row for row in rows if expected[row.id]}.values()
     path = tmp_path / "picture.png"
     for one in (row, other):
         Image.fromarray(one.image).save(path)
-        assert generate(finished_config, path, one.prompts[0]) == expected[one.id] != ""
+        assert generate(finished_config, path, one.prompts[0]) == expected[one.id]
     untrained = dataclasses.replace(finished_config, out=tmp_path)
     assert generate(untrained, path, other.prompts[0]) not in expected.values()
 

@@ -90,13 +90,13 @@ def test_a_run_learns_and_resumes_bit_for_bit(small_config: Config, tmp_path: Pa
     config = attacked(small_config, "vlood")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, bucket=8))
 
-    def losses(config: Config) -> list[float]:
-        lines = (config.run_dir / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["loss"] for line in lines]
+    def losses(config: Config) -> list[tuple[float, float]]:
+        lines = [json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
+        return [(line["loss"], line["ce"]) for line in lines]
 
     train(config)
     assert len(losses(config)) == config.train.steps
-    assert losses(config)[-1] < losses(config)[0]
+    assert losses(config)[-1][1] < losses(config)[0][1], "a batch without poisoned rows has a loss of zero: CE tells"
     assert json.loads((config.run_dir / "manifest.json").read_text())["poisoned"]
 
     halved = dataclasses.replace(config, out=tmp_path / "again")
