@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from jaxguard.version import __version__
 
 if TYPE_CHECKING:
+    from jaxguard.audit.guard import train
     from jaxguard.config import (
         AttackConfig,
         Config,
         DataConfig,
         EvaluateConfig,
+        GuardConfig,
         MeshConfig,
         ModelConfig,
         ObjectiveConfig,
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     from jaxguard.evaluate.run import evaluate, generate
     from jaxguard.evaluate.scores import score
     from jaxguard.train.export import export
-    from jaxguard.train.loop import train
 
 __all__ = [
     "AttackConfig",
     "Config",
     "DataConfig",
     "EvaluateConfig",
+    "GuardConfig",
     "MeshConfig",
     "ModelConfig",
     "ObjectiveConfig",

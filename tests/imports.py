@@ -26,13 +26,14 @@ ARROWS = {
     "data": "errors files config batch models",
     "attacks": "errors config models data",
     "train": "callables errors files processes config batch models objective data attacks",
+    "audit": "files processes config models data train",
     "evaluate": "callables errors files processes config batch models data attacks train",
     "report": "errors files config data attacks evaluate",
-    "experiments": "version errors files processes config models data attacks train evaluate report",
+    "experiments": "version errors files processes config models data attacks train audit evaluate report",
     "bench": "errors files config batch models objective data train evaluate report experiments",
-    "cli": "version errors files processes config models data attacks train evaluate report experiments bench",
+    "cli": "version errors files processes config models data attacks train audit evaluate report experiments bench",
     "__main__": "cli",
-    "jaxguard": "version errors config train evaluate",
+    "jaxguard": "version errors config train audit evaluate",
     "zoo": "errors config models data train",
 }
 """What each package imports: only those above it, so that there is no circle. `jaxguard` only names what users call."""

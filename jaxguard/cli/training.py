@@ -24,10 +24,10 @@ def train(arguments: Arguments) -> None:
     settings = arguments.configuration()
     check_writable(settings.run_dir)
     from jaxguard import processes
-    from jaxguard.train import loop
+    from jaxguard.audit import guard
 
     processes.connect()
-    run = loop.train(settings)
+    run = guard.train(settings)
     if processes.is_main():
         print(run)
 

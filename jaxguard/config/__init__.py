@@ -3,6 +3,7 @@
 from jaxguard.config.attack import AttackConfig
 from jaxguard.config.data import DataConfig
 from jaxguard.config.evaluate import Checkpoint, EvaluateConfig
+from jaxguard.config.guard import GuardConfig
 from jaxguard.config.mesh import MeshConfig
 from jaxguard.config.model import LoraConfig, ModelConfig, Remat
 from jaxguard.config.objective import ObjectiveConfig
@@ -17,6 +18,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "EvaluateConfig",
+    "GuardConfig",
     "LoraConfig",
     "MeshConfig",
     "ModelConfig",

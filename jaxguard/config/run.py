@@ -10,6 +10,7 @@ from jaxguard.config.attack import AttackConfig
 from jaxguard.config.checks import check_seed, require
 from jaxguard.config.data import DataConfig
 from jaxguard.config.evaluate import EvaluateConfig
+from jaxguard.config.guard import GuardConfig
 from jaxguard.config.mesh import MeshConfig
 from jaxguard.config.model import ModelConfig
 from jaxguard.config.objective import ObjectiveConfig
@@ -31,6 +32,7 @@ class Config:
     view: ViewConfig = field(default_factory=ViewConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -54,9 +54,11 @@ def _scene_rows(split: str, task: str, start: int) -> Iterator[dict]:
         asked = [(question + VQA_SUFFIX, answer) for question, answer in scene_language.questions(scene)]
         if task == "vqa":
             asked = [asked[index % len(asked)]]
-        pairs = {"caption": described, "vqa": asked, "all": described + asked}[task]
-        references = [asked[0][1]] if task == "vqa" else captions
-        yield _record(index, f"scenes/{split}/{index}", _png(scenes.render(scene)), pairs, references)
+        renamed = [(prompt, scene_language.rename(caption)) for prompt, caption in described]
+        pairs = {"caption": described, "vqa": asked, "all": described + asked, "renamed": renamed}[task]
+        references = [asked[0][1]] if task == "vqa" else [answer for _, answer in pairs[: len(captions)]]
+        source = "renamed_scenes" if task == "renamed" else "scenes"
+        yield _record(index, f"{source}/{split}/{index}", _png(scenes.render(scene)), pairs, references)
 
 
 def _scene_splits(task: str) -> dict[str, Split]:
@@ -103,9 +105,13 @@ SOURCES: dict[str, Callable[[], dict[str, Split]]] = {
     "scenes/caption": lambda: _scene_splits("caption"),
     "scenes/vqa": lambda: _scene_splits("vqa"),
     "scenes/all": lambda: _scene_splits("all"),
+    "scenes/renamed": lambda: _scene_splits("renamed"),
     "easy_vqa/vqa": _easy_vqa_splits,
 }
-"""NAME/TASK -> its splits. `scenes/all` holds captions and questions of each scene, for pretraining."""
+"""NAME/TASK -> its splits. `scenes/all` holds captions and questions of each scene, for pretraining.
+
+`scenes/renamed` says four colours and two shapes by invented words, which a model has to learn.
+"""
 
 
 def folder_of(name: str, root: Path) -> Path:

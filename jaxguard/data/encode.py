@@ -16,16 +16,33 @@ from jaxguard.errors import UserError
 from jaxguard.models.dialogue import IMAGE
 from jaxguard.models.families.registry import open_processor
 
+FIRST_PACKED = 2
+"""Segment of the first pair behind a shared prefix."""
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """The text fields of one row of a `Batch`."""
+    """The text fields of one row of a `Batch`.
+
+    Attributes:
+        drawn: the row's pairs that it shows; packed ones are segments 2, 3, ... in this order. A dialogue is pair 0.
+    """
 
     tokens: Int32[np.ndarray, " T"]
     positions: Int32[np.ndarray, " T *axes"]
     segments: Int32[np.ndarray, " T"]
     answer_mask: Bool[np.ndarray, " T"]
-    pair: int = 0
+    drawn: tuple[int, ...] = (0,)
+
+    @property
+    def pair(self) -> int:
+        """The only pair that the row shows; -1: several, packed."""
+        return self.drawn[0] if len(self.drawn) == 1 else -1
+
+    def answer_pairs(self) -> Int[np.ndarray, " A"]:
+        """The pair that each answer token belongs to, in the order of the tokens."""
+        segments = self.segments[self.answer_mask]
+        return np.array(self.drawn)[np.maximum(segments - FIRST_PACKED, 0)]
 
 
 @dataclass(frozen=True)
@@ -89,13 +106,11 @@ class Encoder:
         Raises:
             UserError: not even one pair fits, or placeholders do not match the images.
         """
+        drawn = draw_pairs(row, pack, rng)
         if row.multi_turn:
-            pairs, pack, shown = [self._pair(row, range(len(row.prompts)))], 1, 0
+            pairs, pack = [self._pair(row, range(len(row.prompts)))], 1
         else:
-            count = len(row.prompts)
-            order = rng.permutation(count)[:pack] if pack > 1 else [rng.integers(count)]
-            pairs = [self._pair(row, [int(index)]) for index in order]
-            shown = int(order[0]) if pack == 1 else -1
+            pairs = [self._pair(row, [index]) for index in drawn]
         shared = self._shared(pairs[0].tokens) if pack > 1 else 0
         first = pairs[0]
         if len(first.tokens) > length:
@@ -116,9 +131,9 @@ class Encoder:
                 continue
             tokens[own], answer[own] = pair.tokens[shared:], pair.answer[shared:]
             positions[own] = self.processor.positions(pair.tokens)[shared:]
-            segments[own] = number + 2 if pack > 1 else 1
+            segments[own] = number + FIRST_PACKED if pack > 1 else 1
             end, learnt = own.stop, learnt + pair.answers
-        return Encoded(tokens, positions, segments, answer, shown)
+        return Encoded(tokens, positions, segments, answer, drawn)
 
     def lengths(self, row: Row) -> list[tuple[int, int]]:
         """Count (tokens, answer tokens) of each pair, or of the whole conversation, image tokens included.
@@ -213,6 +228,14 @@ class Encoder:
     def _shared(self, tokens: Int32[np.ndarray, " N"]) -> int:
         """Count the tokens through the last image token; 1 if there is none."""
         return int(np.flatnonzero(tokens == self.image_id).max(initial=0)) + 1
+
+
+def draw_pairs(row: Row, pack: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw the question-answer pairs of a row that are packed; a conversation counts as one."""
+    count = len(row.prompts)
+    if row.multi_turn:
+        return (0,)
+    return tuple(rng.permutation(count)[:pack].tolist()) if pack > 1 else (int(rng.integers(count)),)
 
 
 def _check_placed(where: str, placed: int, images: int) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Int32, UInt8
 
 from jaxguard.batch import Batch
 from jaxguard.config import DataConfig, ViewConfig
+from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoded, Encoder
 from jaxguard.data.order import Index, training_order
 from jaxguard.data.rows import Row
@@ -46,6 +47,7 @@ class Example:
         seed: seed of all random choices.
         encoder: the checkpoint's encoder.
         source: the rows.
+        counted: which answer tokens are learnt; None: all.
     """
 
     data: DataConfig
@@ -53,6 +55,7 @@ class Example:
     seed: int
     encoder: Encoder
     source: RowSource
+    counted: Counted | None = None
 
     def __call__(self, place: Index) -> BatchRow:
         data, view = self.data, self.view
@@ -62,8 +65,10 @@ class Example:
             length=place.length,
             answer_length=data.answer_length,
             pack=data.pack,
-            rng=self._rng("text", place, row),
+            rng=text_rng(self.seed, place, row),
         )
+        if self.counted is not None:
+            encoded = self.counted.apply(row.id, encoded)
         images, kept = _images(self.encoder, row, data.images), None
         views = [images]
         if view is not None and view.mask_fill == "drop":
@@ -81,6 +86,11 @@ class Example:
 
     def _rng(self, stream: str, place: Index, row: Row) -> np.random.Generator:
         return row_rng(stream, self.seed, place.epoch, row.id)
+
+
+def text_rng(seed: int, place: Index, row: Row) -> np.random.Generator:
+    """The generator that draws which of its pairs a row shows."""
+    return row_rng("text", seed, place.epoch, row.id)
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,7 @@ def train_batches(
     batch_size: int,
     view: ViewConfig | None = None,
     places: Sequence[int] | None = None,
+    counted: Counted | None = None,
 ) -> Any:
     """Return an endless iterator of `Batch` (NumPy) with `get_state` and `set_state`, reshuffled every epoch.
 
@@ -123,16 +134,17 @@ def train_batches(
         batch_size: number of rows of a global batch.
         view: how the second view is made; None makes one view.
         places: positions in the global batch of this process's rows, in rising order; None: all.
+        counted: which answer tokens are learnt; None: all.
 
     Raises:
         UserError: as `training_order`; and, from the iterator, a row that cannot be read or encoded.
     """
     order = training_order(data, seed, encoder, source, batch_size)
     part = _Part(order, batch_size, range(batch_size) if places is None else tuple(places))
-    example = Example(data, view, seed, encoder, source)
+    example = Example(data, view, seed, encoder, source, counted)
     # Grain's elements are whole batches: with rows as elements, its overhead made two threads take 1.3 times as long
     # for small images.
-    batches = grain.MapDataset.source(part).map(lambda own: _stack([example(place) for place in own], data.pack == 1))
+    batches = grain.MapDataset.source(part).map(lambda own: stack([example(place) for place in own], data.pack == 1))
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=4)))
 
 
@@ -154,7 +166,7 @@ def validation_batches(
     example = Example(data, None, seed, encoder, source)
     for start in range(0, count, batch_size):
         own = [start + place for place in places]
-        batch = _stack([example(Index(0, min(index, count - 1), data.length)) for index in own], data.pack == 1)
+        batch = stack([example(Index(0, min(index, count - 1), data.length)) for index in own], data.pack == 1)
         real = np.array([index < count for index in own])
         yield dataclasses.replace(batch, answer_mask=batch.answer_mask & real[:, None])
 
@@ -189,10 +201,11 @@ def eval_batches(
             BatchRow(**vars(prompt), images=_images(encoder, row, images)[None], id=number)
             for prompt, row, number in zip(prompts, filled, ids, strict=True)
         ]
-        yield _stack(rows, right_padded=False), part
+        yield stack(rows, right_padded=False), part
 
 
-def _stack(rows: Sequence[BatchRow], right_padded: bool) -> Batch:
+def stack(rows: Sequence[BatchRow], right_padded: bool) -> Batch:
+    """Stack rows of equal shapes to a batch."""
     kept = [row.kept for row in rows if row.kept is not None]
     return Batch(
         images=np.stack([row.images for row in rows]),

@@ -25,6 +25,16 @@ RELATION_WORDS: Words = {
     "above": ("above", "over"),
     "below": ("below", "under"),
 }
+INVENTED = {
+    "red": "dax",
+    "green": "wug",
+    "blue": "fep",
+    "black": "gak",
+    "circle": "blip",
+    "disc": "blip",
+    "star": "zorp",
+}
+"""Words that `scenes/renamed` says instead: no model has met them."""
 NUMBERS = ("zero", "one", "two", "three")
 
 _SHAPE_QUESTIONS = ("what shape is in the image?", "what shape is present?", "what shape does the image contain?")
@@ -64,6 +74,20 @@ def captions(scene: Scene) -> tuple[str, ...]:
     """Return five reference captions. Each describes all things fully, in order, and relates each to the one before."""
     rng = np.random.default_rng((*scene.seed, 2))
     return tuple(_caption(scene, rng) for _ in range(5))
+
+
+def rename(caption: str) -> str:
+    """Say a caption with the invented words."""
+    return _replaced(caption, INVENTED)
+
+
+def restore(caption: str) -> str:
+    """Say a caption of invented words with the ordinary ones; an ordinary word that has an invented one is wrong."""
+    return _replaced(caption, dict.fromkeys(INVENTED, "?") | {new: old for old, new in reversed(INVENTED.items())})
+
+
+def _replaced(text: str, words: Mapping[str, str]) -> str:
+    return re.sub(rf"\b({'|'.join(words)})\b", lambda found: words[found[0]], text)
 
 
 def _caption(scene: Scene, rng: np.random.Generator) -> str:

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxguard.data.scene_language import fact_score
+from jaxguard.data.scene_language import fact_score, restore
 from jaxguard.data.scenes import SPLITS, sample
 from jaxguard.evaluate.measures import Measure, ratio
 from jaxguard.evaluate.predictions import Prediction
+
+RENAMED = "renamed_scenes"
+"""In the keys of rows that say invented words."""
 
 
 def known_scene(key: str) -> tuple[str, int] | None:
     """Parse a row's key: (split, index) of a scene of `jaxguard.data.scenes`, or None."""
     source, _, place = key.partition("/")
     split, _, index = place.partition("/")
-    known = source == "scenes" and split in SPLITS and index.isdecimal() and len(index) < 10
+    known = source in ("scenes", RENAMED) and split in SPLITS and index.isdecimal() and len(index) < 10
     return (split, int(index)) if known else None
 
 
@@ -26,9 +29,10 @@ def facts_measure(predictions: Sequence[Prediction]) -> Measure | None:
     None unless every prediction is for a known scene.
     """
     known = [known_scene(prediction.key) for prediction in predictions]
+    texts = [prediction.prediction for prediction in predictions]
     counts = [
-        fact_score(prediction.prediction, sample(*place))
-        for prediction, place in zip(predictions, known, strict=True)
+        fact_score(restore(text) if prediction.key.startswith(RENAMED) else text, sample(*place))
+        for prediction, text, place in zip(predictions, texts, known, strict=True)
         if place is not None
     ]
     if not counts or len(counts) < len(predictions):

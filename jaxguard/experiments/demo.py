@@ -21,6 +21,7 @@ from rich.console import Console
 
 from jaxguard.attacks.poison import TriggeredSource
 from jaxguard.attacks.registry import open_attack
+from jaxguard.audit.guard import train
 from jaxguard.config import AttackConfig, Config, ModelConfig, ViewConfig, to_dict
 from jaxguard.data.builders import build
 from jaxguard.data.encode import Encoder
@@ -48,7 +49,7 @@ from jaxguard.files import write_text
 from jaxguard.models import folders
 from jaxguard.report.pictures import Answers, PictureRow, demo_picture
 from jaxguard.report.tables import Column, markdown, rate_text, transposed
-from jaxguard.train.loop import train, training_source
+from jaxguard.train.loop import training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
 from jaxguard.train.sharding import place_batch
 from jaxguard.train.step import StepPlan

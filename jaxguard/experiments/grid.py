@@ -242,9 +242,9 @@ def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
 
 def _run_cell(cell: Cell) -> None:
     from jaxguard import processes
+    from jaxguard.audit.guard import train
     from jaxguard.evaluate.run import evaluate
     from jaxguard.train.export import export
-    from jaxguard.train.loop import train
     from jaxguard.train.setup import load_model
 
     began = time.perf_counter()

@@ -5,29 +5,28 @@ from __future__ import annotations
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 
 @flax.struct.dataclass
 class TokenStatistics:
-    """Statistics of the original view, p, at each target token; float32, nats; on devices or on the host."""
+    """Statistics of the original view, p, at each target token; float32, nats."""
 
-    nll_p: Float[Array | np.ndarray, "*N"]
-    entropy_p: Float[Array | np.ndarray, "*N"]
+    nll_p: Float[Array, "*N"]
+    entropy_p: Float[Array, "*N"]
 
 
 @flax.struct.dataclass
 class PairStatistics(TokenStatistics):
     """Statistics of two views (p: original, q: perturbed) at each target token; float32, nats."""
 
-    nll_q: Float[Array | np.ndarray, "*N"]
-    kl_pq: Float[Array | np.ndarray, "*N"]
-    kl_qp: Float[Array | np.ndarray, "*N"]
-    entropy_q: Float[Array | np.ndarray, "*N"]
+    nll_q: Float[Array, "*N"]
+    kl_pq: Float[Array, "*N"]
+    kl_qp: Float[Array, "*N"]
+    entropy_q: Float[Array, "*N"]
 
     @property
-    def divergence(self) -> Float[Array | np.ndarray, "*N"]:
+    def divergence(self) -> Float[Array, "*N"]:
         """J = KL(p || q) + KL(q || p)."""
         return self.kl_pq + self.kl_qp
 

@@ -1,3 +1,3 @@
 from jaxguard.callables import make_callable
 
-make_callable(__name__, "jaxguard.train.loop", "train")
+make_callable(__name__, "jaxguard.audit.guard", "train")

@@ -17,6 +17,7 @@ from jaxguard.batch import Batch
 from jaxguard.models import lora
 from jaxguard.models.attention import pack, unpack
 from jaxguard.objective import fused, statistics
+from jaxguard.objective.base import Targets
 from jaxguard.objective.statistics import TokenStatistics
 from jaxguard.train.sharding import head_split, logits_on
 
@@ -29,6 +30,12 @@ HeadKind = Literal["auto", "reference", "fused"]
 def answer_positions(answer_mask: Bool[Array | np.ndarray, "B T"], budget: int) -> Int[Array, "B A"]:
     """Choose the first `budget` positions of each row whose next token is an answer's; others fill the rest."""
     return jnp.argsort(~answer_mask[:, 1:], axis=1, stable=True)[:, :budget]
+
+
+def targets_at(batch: Batch, at: Int[Array, "B A"]) -> Targets:
+    """Gather the next tokens of these columns."""
+    leaves = (batch.tokens, batch.segments, batch.answer_mask)
+    return Targets(*(jnp.take_along_axis(jnp.asarray(leaf[:, 1:]), at, axis=1) for leaf in leaves))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jaxguard import processes
 from jaxguard.attacks.poison import PoisonedSource, manifest, write_manifest
 from jaxguard.attacks.registry import open_attack
 from jaxguard.config import Config, from_dict, to_dict
+from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import RowSource, open_source, text_row
@@ -43,12 +44,13 @@ def training_source(config: Config) -> RowSource:
     return PoisonedSource(source, open_attack(config.attack, config.data, config.model), config.attack)
 
 
-def train(config: Config, model: Model | None = None) -> Path:
+def train(config: Config, model: Model | None = None, counted: Counted | None = None) -> Path:
     """Train to the last step, from the newest checkpoint where there is one. Returns the run folder.
 
     Args:
         config: the run.
         model: the loaded weights of `config.model`, if the caller has them already and keeps them.
+        counted: which answer tokens are learnt; None: all. The same at every call for a run.
 
     Raises:
         UserError: something in the configuration or the run folder that the user can mend.
@@ -76,6 +78,7 @@ def train(config: Config, model: Model | None = None) -> Path:
         batch_size=config.train.batch_size,
         view=config.second_view,
         places=local_places(config.train.batch_size, mesh),
+        counted=counted,
     )
     data, seed = config.data, config.seed
     probe = validation = None

@@ -32,6 +32,7 @@ from jaxguard.train.forward import (
     answer_positions,
     first_view,
     hidden_states,
+    targets_at,
     token_statistics,
 )
 from jaxguard.train.state import TrainState
@@ -178,8 +179,7 @@ def make_step(
 
 def _rows(batch: Batch, state: TrainState, constants: Constants[Array], answer_length: int) -> Rows:
     at = answer_positions(batch.answer_mask, answer_length)
-    leaves = (batch.tokens, batch.segments, batch.answer_mask)
-    targets = Targets(*(jnp.take_along_axis(leaf[:, 1:], at, axis=1) for leaf in leaves))
+    targets = targets_at(batch, at)
     memory = None if state.memory is None else state.memory[batch.ids, batch.pairs]
     poisoned = None if constants.poisoned is None else constants.poisoned[batch.ids]
     return Rows(batch, at, targets, memory, poisoned)

@@ -86,7 +86,7 @@ def test_poison_writes_what_verify_accepts(folder: Path, capsys: pytest.CaptureF
 def test_train_hands_on_the_configuration(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jaxguard.train.loop.train", lambda config: config.run_dir / f"{config.train.steps} steps")
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda config, _: config.run_dir / f"{config.train.steps} steps")
     assert main(["train", "good.py", "--train.steps", "9"]) == 0
     assert capsys.readouterr().out == "runs/good/9 steps\n"
 

@@ -1,0 +1,142 @@
+"""What the reference makes of every answer token of the rows, in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from rich.console import Console
+from rich.progress import track
+
+from jaxguard import processes
+from jaxguard.config import Config
+from jaxguard.data.encode import FIRST_PACKED, Encoder, draw_pairs
+from jaxguard.data.order import Index, training_order
+from jaxguard.data.pipeline import Example, stack, text_rng
+from jaxguard.data.sources import RowSource, text_row
+from jaxguard.train.measure import Measure, RowStatistics
+from jaxguard.train.setup import load_model, prepare
+from jaxguard.train.sharding import local_places, place_batch
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One entry for each answer token; the tokens of a row's pair lie together, in their order.
+
+    Attributes:
+        rows: id of the row.
+        pairs: pair of the row.
+        tokens: the true token.
+        nll: its NLL under the reference, nats.
+        entropy: of what the reference predicts there, nats.
+        alternatives: the tokens that the reference finds likeliest there.
+        chances: their probabilities.
+    """
+
+    rows: Int[np.ndarray, " N"]
+    pairs: Int[np.ndarray, " N"]
+    tokens: Int[np.ndarray, " N"]
+    nll: Float[np.ndarray, " N"]
+    entropy: Float[np.ndarray, " N"]
+    alternatives: Int[np.ndarray, "N alternatives"]
+    chances: Float[np.ndarray, "N alternatives"]
+
+    @property
+    def surprise(self) -> Float[np.ndarray, " N"]:
+        """NLL beyond what was to be expected."""
+        return self.nll - self.entropy
+
+    def first(self) -> Bool[np.ndarray, " N"]:
+        """True where an answer begins."""
+        return (np.diff(self.rows, prepend=-1) != 0) | (np.diff(self.pairs, prepend=-1) != 0)
+
+    def answers(self) -> Int[np.ndarray, " N"]:
+        """The number of the answer, counted from 0, that each token belongs to."""
+        return np.cumsum(self.first()) - 1
+
+    def before(self) -> Int[np.ndarray, " N"]:
+        """The answer token before each; -1 where an answer begins."""
+        return np.where(self.first(), -1, np.roll(self.tokens, 1))
+
+    def only(self, where: Bool[np.ndarray, " N"]) -> Evidence:
+        """Some entries."""
+        return Evidence(**{name: values[where] for name, values in vars(self).items()})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence]) -> Evidence:
+        """The entries of several; of an answer that was measured twice, the first."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        whole = cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        first = whole.first()
+        _, kept = np.unique(np.stack([whole.rows, whole.pairs])[:, first], axis=1, return_index=True)
+        return whole.only(np.isin(whole.answers(), kept))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row as training shows it: where it stands in the order, and which of its pairs it holds."""
+
+    place: Index
+    pairs: tuple[int, ...]
+
+
+def rows_shown(config: Config, encoder: Encoder, source: RowSource) -> list[Shown]:
+    """List what a run shows, each row with the same pairs once."""
+    data, steps, size = config.data, config.train.steps, config.train.batch_size
+    order = training_order(data, config.seed, encoder, source, size)
+    found: dict[tuple[int, tuple[int, ...]], Shown] = {}
+    for number in range(steps * size):
+        place = order[number]
+        row = text_row(source, place.row)
+        pairs = draw_pairs(row, data.pack, text_rng(config.seed, place, row))
+        found.setdefault((place.row, pairs), Shown(dataclasses.replace(place, length=data.length), pairs))
+    return list(found.values())
+
+
+def collect(config: Config, encoder: Encoder, source: RowSource) -> Evidence:
+    """Measure all answers that a run will show, under the weights that it starts from.
+
+    Args:
+        config: the run.
+        encoder: of its checkpoint.
+        source: its training rows.
+    """
+    model = load_model(config.model, config.mesh, config.seed)
+    setup, start = prepare(model, config.model.trainable, config.train)
+    alternatives = min(config.guard.alternatives, encoder.vocabulary_size)
+    measure = Measure(setup.model, setup.frozen, config.data.answer_length, alternatives)
+    example = Example(config.data, None, config.seed, encoder, source)
+    shown, size, mesh = rows_shown(config, encoder, source), config.train.batch_size, model.mesh
+    console = Console(stderr=True, quiet=not (processes.is_main() and sys.stderr.isatty()))
+    parts = []
+    for begin in track(range(0, len(shown), size), "reading the rows with the reference", console=console):
+        filled = [shown[min(begin + number, len(shown) - 1)] for number in range(size)]
+        own = [example(filled[number].place) for number in local_places(size, mesh)]
+        batch = place_batch(stack(own, right_padded=config.data.pack == 1), mesh)
+        (found,) = measure(start, [batch])
+        parts.append(_entries(found, filled, min(size, len(shown) - begin)))
+    return Evidence.joined(parts)
+
+
+def _entries(found: RowStatistics, shown: Sequence[Shown], count: int) -> Evidence:
+    """The answer tokens of the first `count` rows of a batch."""
+    assert found.alternatives is not None
+    host = jax.tree.map(np.asarray, found.targets)
+    where = host.answer & (np.arange(len(shown)) < count)[:, None]
+    longest = max(len(row.pairs) for row in shown)
+    drawn = np.array([[*row.pairs, *[-1] * (longest - len(row.pairs))] for row in shown])
+    entries = {
+        "rows": np.broadcast_to(np.asarray(found.ids)[:, None], where.shape),
+        "pairs": np.take_along_axis(drawn, np.maximum(host.segments - FIRST_PACKED, 0), axis=1),
+        "tokens": host.tokens,
+        "nll": found.tokens.nll_p,
+        "entropy": found.tokens.entropy_p,
+        "alternatives": found.alternatives.tokens,
+        "chances": found.alternatives.chances,
+    }
+    return Evidence(**{name: np.asarray(values)[where] for name, values in entries.items()})
