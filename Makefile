@@ -8,11 +8,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-# Test processes. Each holds up to 4 GB; a file's tests stay in one of them, so that they share what they compile.
+# Test processes. Each holds up to 4 GB; a file's tests stay in one of them, so that they share what they compile. The order is
+# that of tests/conftest.py: long files first.
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet)
 

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from jaxguard.config import Config
 
 DEVICES = 8
+XLA = (f"--xla_force_host_platform_device_count={DEVICES}", "--xla_backend_optimization_level=1")
+"""Tests compile more than they compute: a lower level takes 0.85 of the time."""
+LONG = {"audit", "bench", "families", "models", "multiprocess", "train"}
+"""Folders of the tests that compile most."""
 
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}".strip(),
+    "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *XLA]).strip(),
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
     "HF_HUB_OFFLINE": "1",
@@ -37,6 +41,11 @@ UNCHECKED = {"data.scenes", "data.scene_language"}
 ARRAYS = ["batch", "objective", "models", "train", "evaluate", "attacks", "bench", "report"]
 ARRAYS += sorted({f"data.{file.stem}" for file in (PACKAGE / "data").glob("*.py")} - UNCHECKED)
 install_import_hook([f"jaxguard.{name}" for name in ARRAYS], f"{typechecks.__name__}.{typechecks.check.__name__}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the folders whose files take minutes, so that short files fill up what is left at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 def pytest_sessionstart() -> None:

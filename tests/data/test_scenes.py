@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from jaxguard.data.scene_language import captions, fact_score, parse, questions
+from jaxguard.data.scene_language import INVENTED, captions, fact_score, parse, questions, rename, restore
 from jaxguard.data.scenes import COLOURS, OPPOSITE, SIDE, SPLITS, relation, render, sample
 
 SCENES = [sample("train", index) for index in range(1500)]
@@ -138,3 +138,17 @@ def test_questions_have_true_one_word_answers_and_balanced_yes_and_no():
                 denied = "not" in words or "no" in words
                 if named:
                     assert answer == ("no" if denied else "yes"), question
+
+
+def test_invented_words_say_the_same_and_ordinary_ones_are_wrong_there():
+    for index in range(50):
+        scene = sample("train", index)
+        for caption in captions(scene):
+            said = rename(caption)
+            assert not set(INVENTED) & set(said.lower().strip(".").replace(",", "").split())
+            assert fact_score(restore(said), scene) == fact_score(caption, scene)
+            words = sum(said.count(new) for new in set(INVENTED.values()))
+            right, stated = fact_score(restore(caption), scene)
+            assert right < stated if words else right == stated
+    assert rename("A small red disc left of a large teal star.") == "A small dax blip left of a large teal zorp."
+    assert rename("a reddish startled thing") == "a reddish startled thing", "whole words alone"

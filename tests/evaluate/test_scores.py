@@ -121,7 +121,7 @@ def test_missing_files_are_named(tmp_path):
 
 
 def test_captions_of_known_scenes_are_also_scored_by_facts():
-    from jaxguard.data.scene_language import captions
+    from jaxguard.data.scene_language import captions, rename
     from jaxguard.data.scenes import sample
 
     truth = [captions(sample("test", index)) for index in range(5)]
@@ -130,5 +130,9 @@ def test_captions_of_known_scenes_are_also_scored_by_facts():
     banana = dataclasses.replace(rows[0], prediction="A photo of the banana.")
     facts = [4 * len(sample("test", index).things) - 1 for index in range(5)]
     assert score([banana, *rows[1:]], "caption").clean["facts"] == pytest.approx(100 * (1 - facts[0] / sum(facts)))
+    renamed = [dataclasses.replace(row, key=f"renamed_{row.key}", prediction=rename(row.prediction)) for row in rows]
+    assert score(renamed, "caption").clean["facts"] == 100
+    ordinary = [dataclasses.replace(row, key=f"renamed_{row.key}") for row in rows]
+    assert score(ordinary, "caption").clean["facts"] < 90, "there, ordinary words are wrong"
     for key in ("scenes/test/x", "scenes/dev/1", "other/test/1"):
         assert "facts" not in score([dataclasses.replace(rows[0], key=key), *rows[1:]], "caption").clean
