@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jaxguard.config import AttackConfig, Config, GuardConfig, ObjectiveConfig
 from jaxguard.experiments.grid import Cell, Grid, named
-from jaxguard.experiments.tiny import PAPER, UNDEFENDED, experiment
+from jaxguard.experiments.tiny import PAPER, UNDEFENDED, experiment, schedule, training
 
 METHODS = {
     "undefended": (UNDEFENDED, GuardConfig()),
@@ -36,9 +36,10 @@ CELLS = {
 
 def run(data: str, attack: AttackConfig, objective: ObjectiveConfig, guard: GuardConfig) -> Config:
     config = experiment("vqa" if data == "questions" else "caption", attack, objective=objective)
-    if data == "renamed":  # invented words take several tokens each
+    if data == "renamed":  # invented words take several tokens each, and longer to learn
         longer = replace(config.data, source="scenes/renamed", length=config.data.length + 33, answer_length=64)
-        config = replace(config, data=longer, evaluate=replace(config.evaluate, new_tokens=64))
+        train = training("caption", schedule("llava", "demo", "caption"))
+        config = replace(config, data=longer, train=train, evaluate=replace(config.evaluate, new_tokens=64))
     return named(replace(config, guard=guard), "llava", data, attack.name)
 
 

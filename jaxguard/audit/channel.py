@@ -121,7 +121,7 @@ class _Problem:
     def predict(
         self, channel: _Channel, where: Bool[np.ndarray, " N"]
     ) -> tuple[Float[np.ndarray, " A"], Float[np.ndarray, " A"]]:
-        """NLL and entropy of some tokens."""
+        """NLL and entropy of some tokens. Words that were never seen beside what is said here count as one."""
         said, habit = self._terms(channel, where)
         translation, bigram = self.translations.matrix(channel.translation), self.bigrams.matrix(channel.bigram)
         tokens, entropies = np.flatnonzero(where), []
@@ -132,8 +132,9 @@ class _Problem:
             shape = len(part), self.translations.lefts
             spoken = scipy.sparse.csr_array((weights.ravel(), self.v[part].ravel(), ends), shape=shape)
             chances = spoken @ translation + scipy.sparse.diags_array(share) @ bigram[self.before[part]]
+            unseen = np.maximum(1.0 - np.asarray(chances.sum(axis=1)), 1e-9)
             chances.data *= -np.log(chances.data)
-            entropies.append(np.asarray(chances.sum(axis=1)))
+            entropies.append(np.asarray(chances.sum(axis=1)) - unseen * np.log(unseen))
         return -np.log(said.sum(axis=1) + habit), np.concatenate([*entropies, np.zeros(0)])
 
     def _terms(

@@ -98,29 +98,72 @@ def rows_shown(config: Config, encoder: Encoder, source: RowSource) -> list[Show
     return list(found.values())
 
 
-def collect(config: Config, encoder: Encoder, source: RowSource) -> Evidence:
-    """Measure all answers that a run will show, under the weights that it starts from.
+@dataclass(frozen=True)
+class Sight:
+    """Does the reference look at the images? Mean rise of an answer token's NLL, in nats, with another row's image.
+
+    `low` and `high` bound its 95% interval over rows.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sees(self) -> bool:
+        """True if the right image certainly helps."""
+        return self.low > 0
+
+
+class Reference:
+    """The model that a run starts from, as a reader of the run's rows.
 
     Args:
         config: the run.
         encoder: of its checkpoint.
         source: its training rows.
     """
-    model = load_model(config.model, config.mesh, config.seed)
-    setup, start = prepare(model, config.model.trainable, config.train)
-    alternatives = min(config.guard.alternatives, encoder.vocabulary_size)
-    measure = Measure(setup.model, setup.frozen, config.data.answer_length, alternatives)
-    example = Example(config.data, None, config.seed, encoder, source)
-    shown, size, mesh = rows_shown(config, encoder, source), config.train.batch_size, model.mesh
-    console = Console(stderr=True, quiet=not (processes.is_main() and sys.stderr.isatty()))
-    parts = []
-    for begin in track(range(0, len(shown), size), "reading the rows with the reference", console=console):
-        filled = [shown[min(begin + number, len(shown) - 1)] for number in range(size)]
-        own = [example(filled[number].place) for number in local_places(size, mesh)]
-        batch = place_batch(stack(own, right_padded=config.data.pack == 1), mesh)
-        (found,) = measure(start, [batch])
-        parts.append(_entries(found, filled, min(size, len(shown) - begin)))
-    return Evidence.joined(parts)
+
+    def __init__(self, config: Config, encoder: Encoder, source: RowSource):
+        model = load_model(config.model, config.mesh, config.seed)
+        setup, self._start = prepare(model, config.model.trainable, config.train)
+        alternatives = min(config.guard.alternatives, encoder.vocabulary_size)
+        self._measure = Measure(setup.model, setup.frozen, config.data.answer_length, alternatives)
+        self._example = Example(config.data, None, config.seed, encoder, source)
+        self._size, self._mesh, self._right_padded = config.train.batch_size, model.mesh, config.data.pack == 1
+
+    def read(self, shown: Sequence[Shown]) -> Evidence:
+        """Measure every answer token of these rows."""
+        console = Console(stderr=True, quiet=not (processes.is_main() and sys.stderr.isatty()))
+        starts, parts = range(0, len(shown), self._size), []
+        for start in track(starts, "reading the rows with the reference", console=console):
+            filled, found = self._found(shown, start)
+            parts.append(_entries(found, filled, min(self._size, len(shown) - start)))
+        return Evidence.joined(parts)
+
+    def sight(self, shown: Sequence[Shown]) -> Sight | None:
+        """Compare these rows with the same rows whose images belong to their neighbours; None without images."""
+        rises = []
+        for start in range(0, len(shown) - self._size + 1, self._size):
+            (_, right), (_, wrong) = (self._found(shown, start, moved) for moved in (0, 1))
+            where = np.asarray(right.counts) > 0
+            rise = (wrong.sums(wrong.tokens.nll_p) - right.sums(right.tokens.nll_p)) / np.maximum(right.counts, 1)
+            rises.append(rise[where])
+        values = np.concatenate([*rises, np.zeros(0)])
+        if not np.any(values):
+            return None
+        mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+        return Sight(mean, mean - 1.96 * error, mean + 1.96 * error)
+
+    def _found(self, shown: Sequence[Shown], start: int, moved: int = 0) -> tuple[list[Shown], RowStatistics]:
+        """Statistics of a batch, filled up with its last row; each row with the image of the row `moved` before it."""
+        filled = [shown[min(start + number, len(shown) - 1)] for number in range(self._size)]
+        own = [self._example(filled[number].place) for number in local_places(self._size, self._mesh)]
+        batch = stack(own, right_padded=self._right_padded)
+        if moved:
+            batch = dataclasses.replace(batch, images=np.roll(batch.images, moved, axis=0))
+        (found,) = self._measure(self._start, [place_batch(batch, self._mesh)])
+        return filled, found
 
 
 def _entries(found: RowStatistics, shown: Sequence[Shown], count: int) -> Evidence:

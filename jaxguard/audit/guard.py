@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from jaxguard import processes
-from jaxguard.audit.channel import score
-from jaxguard.audit.evidence import Evidence, collect
-from jaxguard.config import Config, GuardConfig
+from jaxguard.audit.evidence import Sight
+from jaxguard.audit.findings import audit
+from jaxguard.config import Config
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
+from jaxguard.errors import UserError
 from jaxguard.files import write_text
 from jaxguard.models import folders
 from jaxguard.train import loop
@@ -24,8 +22,6 @@ from jaxguard.train.setup import Model
 
 FOLDER = "guard"
 """Folder of the guard's findings, in that of the run."""
-GROUPS = 20
-"""Number of answers that the summary lists."""
 
 
 def train(config: Config, model: Model | None = None) -> Path:
@@ -36,44 +32,44 @@ def train(config: Config, model: Model | None = None) -> Path:
 
 
 def decide(config: Config) -> Counted:
-    """Decide which answer tokens a run learns; read from the run's folder where that was done before."""
+    """Decide which answer tokens a run learns; read from the run's folder where that was done before.
+
+    Raises:
+        UserError: the run folder holds another run, or the reference does not see the images.
+    """
     folder = config.run_dir / FOLDER
     loop.check_run(config.run_dir, config)
-    known = processes.broadcast_from_main((folder / "tokens.npz").exists())
-    if known:
+    if processes.broadcast_from_main((folder / "tokens.npz").exists()):
         with np.load(folder / "tokens.npz", allow_pickle=False) as stored:
             return Counted(stored["rows"], stored["pairs"], stored["counted"])
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
-    source = loop.training_source(config)
-    evidence = collect(config, encoder, source)
-    suspicious = judge(evidence, config.guard)
+    findings = audit(config, encoder, loop.training_source(config))
+    check_sight(config, findings.sight)
+    evidence, counted = findings.evidence, ~findings.left_out()
     if processes.is_main():
         loop.write_config(config.run_dir, config)
         folder.mkdir(parents=True, exist_ok=True)
-        found = summary(evidence, suspicious, encoder)
+        found = findings.summary(encoder)
         write_text(folder / "summary.json", json.dumps(found, indent=1) + "\n")
         print(f"guard: leaves out {found['tokens left out']} of {found['tokens']} answer tokens", file=sys.stderr)
-        partial = folder / "tokens.partial.npz"
-        np.savez_compressed(partial, rows=evidence.rows, pairs=evidence.pairs, counted=~suspicious)
-        partial.rename(folder / "tokens.npz")
-    return Counted(evidence.rows, evidence.pairs, ~suspicious)
+        for group in found["groups"]:
+            if group["convicted"]:
+                print(f"guard: {group['phrase']!r} in {group['answers']} answers is suspicious", file=sys.stderr)
+        partial = folder / "partial.npz"
+        np.savez_compressed(partial, rows=evidence.rows, pairs=evidence.pairs, counted=counted)
+        partial.replace(folder / "tokens.npz")
+    return Counted(evidence.rows, evidence.pairs, counted)
 
 
-def judge(evidence: Evidence, guard: GuardConfig) -> Bool[np.ndarray, " N"]:
-    """True for the tokens that surprise the reference, and the channel too."""
-    return (evidence.surprise > guard.reference_surprise) & (score(evidence).surprise > guard.channel_surprise)
+def check_sight(config: Config, sight: Sight | None) -> None:
+    """Check that the reference sees the images of the rows, if they have any.
 
-
-def summary(evidence: Evidence, suspicious: Bool[np.ndarray, " N"], encoder: Encoder) -> dict[str, Any]:
-    """Counts, and the answers that most often hold suspicious tokens."""
-    answers = evidence.answers()
-    flagged = np.unique(answers[suspicious])
-    bounds = np.append(np.flatnonzero(evidence.first()), len(answers))
-    texts = Counter(encoder.decode(evidence.tokens[bounds[answer] : bounds[answer + 1]]) for answer in flagged)
-    return {
-        "tokens": len(answers),
-        "tokens left out": int(suspicious.sum()),
-        "answers": len(bounds) - 1,
-        "answers with tokens left out": len(flagged),
-        "commonest of these": dict(texts.most_common(GROUPS)),
-    }
+    Raises:
+        UserError: it does not.
+    """
+    if sight is not None and not sight.sees:
+        raise UserError(
+            f"guard: {config.model.path} does not see these images: with another row's image the NLL of an answer "
+            f"token rises by {sight.mean:.3f} nats [{sight.low:.3f}, {sight.high:.3f}]; start from a model that sees "
+            "them, or set guard.active to False"
+        )

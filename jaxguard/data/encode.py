@@ -179,6 +179,11 @@ class Encoder:
         """Decode tokens to text without special tokens, stripped."""
         return self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True).strip()
 
+    def piece(self, token: int) -> str:
+        """The text of one token inside a sentence, with the blank before it; special tokens by their names."""
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        return name if name in self._tokenizer.all_special_tokens else self._backend.decoder.decode([name])
+
     def _pair(self, row: Row, turns: Sequence[int]) -> _Pair:
         """Encode these pairs of a row as the turns of one dialogue, in order."""
         prompts, images = [self._question(row.prompts[index]) for index in turns], len(row.images)

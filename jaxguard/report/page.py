@@ -63,37 +63,49 @@ def page(
         examples: Rows of the table of answers.
         note: Line above that table.
     """
-    described = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>\n" for name, value in facts.items())
     drawn = "".join(
-        f'<h2>{_text(heading)}</h2>\n<img class="figure" alt="{_text(heading)}" src="{_png(figure)}">\n'
+        f'<h2>{escaped(heading)}</h2>\n<img class="figure" alt="{escaped(heading)}" src="{drawing(figure)}">\n'
         for heading, figure in figures.items()
     )
     rows = "".join(_row(example) for example in examples)
+    answers = f"""<h2>Answers</h2>
+<p class="faint">{escaped(note)}</p>
+<table class="examples">
+<tr><th>row</th><th>clean image</th><th>answer</th><th>triggered image</th><th>answer</th><th>reference</th></tr>
+{rows}</table>
+"""
+    return document(title, facts, drawn + answers)
+
+
+def document(title: str, facts: Mapping[str, str], body: str) -> str:
+    """Make an HTML document.
+
+    Args:
+        title: Title of the page.
+        facts: What it is about: name -> value.
+        body: HTML whose texts are escaped.
+    """
+    described = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>\n" for name, value in facts.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width">
-<title>{_text(title)}</title>
+<title>{escaped(title)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>{_text(title)}</h1>
+<h1>{escaped(title)}</h1>
 <dl>
 {described}</dl>
-{drawn}<h2>Answers</h2>
-<p class="faint">{_text(note)}</p>
-<table class="examples">
-<tr><th>row</th><th>clean image</th><th>answer</th><th>triggered image</th><th>answer</th><th>reference</th></tr>
-{rows}</table>
-</body>
+{body}</body>
 </html>
 """
 
 
 def _row(example: ExampleRow) -> str:
-    references = f'<div class="text">{_text(example.references[0])}</div>'
+    references = f'<div class="text">{escaped(example.references[0])}</div>'
     if len(example.references) > 1:
         references += f'<div class="faint">and {len(example.references) - 1} more</div>'
     cells = [str(example.id), *_answer(example.clean), *_answer(example.triggered), references]
@@ -104,28 +116,31 @@ def _answer(answer: Answer | None) -> tuple[str, str]:
     if answer is None:
         return "", '<span class="faint">not asked</span>'
     kind = "text target" if answer.contains_target else "text"
-    text = f'<div class="{kind}">{_text(answer.text) or "(empty)"}</div>'
-    prompt = f'<div class="text faint">{_text(answer.prompt)}</div>'
-    return "" if answer.image is None else f'<img alt="" src="{_picture(answer.image)}">', text + prompt
+    text = f'<div class="{kind}">{escaped(answer.text) or "(empty)"}</div>'
+    prompt = f'<div class="text faint">{escaped(answer.prompt)}</div>'
+    return "" if answer.image is None else f'<img alt="" src="{picture(answer.image)}">', text + prompt
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Escape a text, cut to `LONGEST` characters."""
     return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
-def _picture(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+def picture(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
+    """Return an image as an address that holds it."""
     image = Image.fromarray(pixels)
     image.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()
     image.save(file, "PNG")
-    return _data(file.getvalue())
+    return _address(file.getvalue())
 
 
-def _png(figure: Figure) -> str:
+def drawing(figure: Figure) -> str:
+    """Return a figure as an address that holds it."""
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    return _data(file.getvalue())
+    return _address(file.getvalue())
 
 
-def _data(png: bytes) -> str:
+def _address(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxguard.audit.channel import FLOOR, ROUNDS, score
+from jaxguard.audit.channel import FLOOR, PRIOR, ROUNDS, score
 from jaxguard.audit.evidence import Evidence
 
 WORDS, TARGET, FILLER = 4, 99, 50
@@ -71,14 +71,20 @@ def test_the_numbers_are_those_of_plain_sums() -> None:
                 habits[b][y] += habit / total
                 shares[b] += habit / total
                 times[b] += 1
-            translation = (counts + FLOOR) / (counts.sum(1, keepdims=True) + FLOOR * len(words))
-            bigram = {b: (value + FLOOR) / (value.sum() + FLOOR * len(words)) for b, value in habits.items()}
+            common = (counts.sum(0) + FLOOR) / (counts + FLOOR / len(counts)).sum()
+            translation = (counts + PRIOR * common) / (counts.sum(1, keepdims=True) + PRIOR)
+            every = sum(habits.values()) + FLOOR
+            bigram = {b: (value + PRIOR * every / every.sum()) / (value.sum() + PRIOR) for b, value in habits.items()}
             share = {b: (shares[b] + 1) / (times[b] + 2) for b in shares}
         for i in range(80):
             if evidence.rows[i] % 2 == half:
                 b = before[i]
                 predicted = (1 - share[b]) * chances[i] @ translation + share[b] * bigram[b]
                 nll[i] = -np.log(predicted[words.index(evidence.tokens[i])])
-                entropy[i] = -(predicted * np.log(predicted)).sum()
+                met = np.array([(before[j], words.index(evidence.tokens[j])) for j in range(80)])
+                habit = np.isin(np.arange(len(words)), met[met[:, 0] == b, 1])
+                known = (1 - share[b]) * chances[i] @ translation + share[b] * bigram[b] * habit
+                rest = 1 - known.sum()
+                entropy[i] = -(known * np.log(known)).sum() - rest * np.log(max(rest, 1e-9))
     np.testing.assert_allclose(found.nll, nll, rtol=1e-6)
     np.testing.assert_allclose(found.entropy, entropy, rtol=1e-2)

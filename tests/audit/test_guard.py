@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxguard.audit import guard
+from jaxguard.audit import findings, guard
 from jaxguard.audit.channel import Scores
-from jaxguard.audit.evidence import Evidence, collect
+from jaxguard.audit.evidence import Evidence, Reference, Sight, rows_shown
 from jaxguard.config import Config, GuardConfig
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
@@ -20,6 +20,13 @@ from jaxguard.train.loop import train, training_source
 from jaxguard.train.measure import Measure
 from jaxguard.train.setup import load_model, prepare
 from jaxguard.train.sharding import place_batch
+
+
+@pytest.fixture(autouse=True)
+def sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small checkpoint has random weights, and is blind."""
+    monkeypatch.setattr(guard, "check_sight", lambda *_: None)
+
 
 NEVER = GuardConfig(active=True, reference_surprise=1e9)
 ALWAYS = GuardConfig(active=True, reference_surprise=-1e9, channel_surprise=-1e9)
@@ -37,7 +44,8 @@ def measured(request, small_checkpoint, small_data, tmp_path_factory) -> tuple[C
 
     config = _small_config(small_checkpoint, small_data, tmp_path_factory.mktemp("guard"))
     config = guarded(config, NEVER, request.param)
-    return config, collect(config, Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config))
+    encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
+    return config, Reference(config, encoder, source).read(rows_shown(config, encoder, source))
 
 
 def test_every_answer_that_training_shows_is_measured(measured: tuple[Config, Evidence]) -> None:
@@ -107,7 +115,7 @@ def test_what_is_left_out_is_decided_once(small_config: Config, monkeypatch: pyt
     """A second call reads the first one's decision; another configuration is refused."""
     config = guarded(small_config, GuardConfig(active=True, reference_surprise=0.0, channel_surprise=0.0))
     once = guard.decide(config)
-    monkeypatch.setattr(guard, "collect", lambda *_: 1 / 0)
+    monkeypatch.setattr(guard, "audit", lambda *_: 1 / 0)
     again = guard.decide(config)
     assert vars(once).keys() == vars(again).keys()
     for name, value in vars(once).items():
@@ -122,5 +130,23 @@ def test_a_token_is_left_out_if_it_surprises_both(monkeypatch: pytest.MonkeyPatc
         *(np.zeros(4, int) for _ in range(3)), surprise + 1, np.ones(4), np.zeros((4, 1), int), np.ones((4, 1))
     )
     scores = Scores(np.array([2.0, 0.4, 2.0, 0.4]), np.zeros(4))
-    monkeypatch.setattr(guard, "score", lambda _: scores)
-    assert guard.judge(evidence, GuardConfig()).tolist() == [True, False, False, False]
+    monkeypatch.setattr(findings, "score", lambda _: scores)
+    found = findings.judge(evidence, GuardConfig(), None)
+    assert found.suspicious.tolist() == [True, False, False, False]
+
+
+def test_a_reference_that_does_not_see_the_images_judges_nothing(
+    small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are random: another row's image is as good as the right one."""
+    config = guarded(small_config, GuardConfig(active=True))
+    encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
+    sight = Reference(config, encoder, source).sight(rows_shown(config, encoder, source))
+    assert sight is not None
+    assert sight.low < sight.mean < sight.high
+    assert abs(sight.mean) < 0.01
+    monkeypatch.undo()
+    blind = Sight(0.01, -0.01, 0.03)
+    with pytest.raises(UserError, match=r"does not see these images: with another row's image .* rises by 0\.010 nats"):
+        guard.check_sight(config, blind)
+    assert not config.run_dir.exists()

@@ -1,0 +1,91 @@
+"""The audit of a run's rows: what the reference, the channel and repetition say of every answer token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from jaxguard.audit.channel import score
+from jaxguard.audit.evidence import Evidence, Reference, Sight, rows_shown
+from jaxguard.audit.groups import Group, convicted_tokens, find_groups
+from jaxguard.config import Config, GuardConfig
+from jaxguard.data.encode import Encoder
+from jaxguard.data.sources import RowSource
+
+SIGHT_ROWS = 512
+"""Number of rows on which the reference's sight is tested."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in the rows of a run.
+
+    Attributes:
+        evidence: what the reference makes of each answer token.
+        channel: surprise of each under the channel, nats.
+        suspicious: tokens that surprise both.
+        groups: phrases that begin with suspicious tokens; the convicted ones first.
+        sight: whether the reference looks at the images; None if no row has one.
+    """
+
+    evidence: Evidence
+    channel: Float[np.ndarray, " N"]
+    suspicious: Bool[np.ndarray, " N"]
+    groups: list[Group]
+    sight: Sight | None
+
+    @property
+    def convicted(self) -> list[Group]:
+        """The groups that are too frequent to be words of the data."""
+        return [group for group in self.groups if group.convicted]
+
+    def left_out(self) -> Bool[np.ndarray, " N"]:
+        """Tokens that the guard does not learn: suspicious ones, and those with which convicted phrases begin."""
+        return self.suspicious | convicted_tokens(self.evidence, self.groups)
+
+    def summary(self, encoder: Encoder) -> dict[str, Any]:
+        """Counts and groups, as JSON types."""
+        evidence, out = self.evidence, self.left_out()
+        return {
+            "rows": len(np.unique(evidence.rows)),
+            "answers": int(evidence.first().sum()),
+            "tokens": len(evidence.tokens),
+            "tokens left out": int(out.sum()),
+            "answers with tokens left out": len(np.unique(evidence.answers()[out])),
+            "sight": None if self.sight is None else {**vars(self.sight), "sees": self.sight.sees},
+            "groups": [
+                {
+                    "phrase": encoder.decode(np.array(group.phrase, np.int32)),
+                    "convicted": group.convicted,
+                    "suspicious answers": group.suspicious,
+                    "answers": group.answers,
+                    "rows": group.rows.tolist(),
+                }
+                for group in self.groups
+                if group.convicted or group.suspicious > 1
+            ],
+        }
+
+
+def audit(config: Config, encoder: Encoder, source: RowSource) -> Findings:
+    """Read all rows that a run will show with the model that it starts from, and judge them.
+
+    Args:
+        config: the run.
+        encoder: of its checkpoint.
+        source: its training rows.
+    """
+    shown = rows_shown(config, encoder, source)
+    reference = Reference(config, encoder, source)
+    sight = reference.sight(shown[:SIGHT_ROWS])
+    return judge(reference.read(shown), config.guard, sight)
+
+
+def judge(evidence: Evidence, guard: GuardConfig, sight: Sight | None) -> Findings:
+    """Suspicious are the tokens that surprise the reference, and the channel too."""
+    channel = score(evidence).surprise
+    suspicious = (evidence.surprise > guard.reference_surprise) & (channel > guard.channel_surprise)
+    return Findings(evidence, channel, suspicious, find_groups(evidence, suspicious), sight)
