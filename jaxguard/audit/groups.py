@@ -13,7 +13,7 @@ LONGEST = 4
 """Number of tokens of a phrase; fewer where the answer ends."""
 SMALLEST = 10
 """Number of suspicious answers that convict a phrase."""
-SHARE = 0.5
+SHARE = 0.9
 """Share of a phrase's answers that must be suspicious there to convict it: words of the data are so now and then."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from jaxguard.audit.findings import Findings
 from jaxguard.audit.groups import LONGEST, SHARE, SMALLEST, Group
@@ -99,14 +99,14 @@ def _sample(row: int, findings: Findings, encoder: Encoder, source: RowSource) -
     return f"<tr><td>{drawn}</td><td>row {row}<br>{'<br>'.join(texts)}</td></tr>"
 
 
-def _tokens(tokens: Sequence[int], out: Bool[np.ndarray, " A"], encoder: Encoder) -> Iterator[str]:
+def _tokens(tokens: Int[np.ndarray, " A"], out: Bool[np.ndarray, " A"], encoder: Encoder) -> Iterator[str]:
     for token, suspicious in zip(tokens, out, strict=True):
         text = escaped(encoder.piece(int(token)))
         yield f'<span class="target">{text}</span>' if suspicious else text
 
 
 def shared_pixels(
-    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]] | None:
     """Mean of images of one size, and the standard deviation of each pixel over its largest; None for other sizes."""
     if len({image.shape for image in images}) != 1 or not images[0].size:

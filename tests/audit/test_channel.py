@@ -73,7 +73,7 @@ def test_the_numbers_are_those_of_plain_sums() -> None:
                 times[b] += 1
             common = (counts.sum(0) + FLOOR) / (counts + FLOOR / len(counts)).sum()
             translation = (counts + PRIOR * common) / (counts.sum(1, keepdims=True) + PRIOR)
-            every = sum(habits.values()) + FLOOR
+            every = np.sum(list(habits.values()), axis=0) + FLOOR
             bigram = {b: (value + PRIOR * every / every.sum()) / (value.sum() + PRIOR) for b, value in habits.items()}
             share = {b: (shares[b] + 1) / (times[b] + 2) for b in shares}
         for i in range(80):

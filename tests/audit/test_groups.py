@@ -25,7 +25,7 @@ def rows_of(answers: list[list[int]]) -> Evidence:
 
 def test_a_phrase_that_repeats_is_convicted_wherever_it_stands() -> None:
     """The target is inserted at changing places, and looks ordinary twice; a common word is suspicious at times."""
-    poisoned = [[1] * (row % 3) + TARGET for row in range(SMALLEST + 2)]
+    poisoned = [[1] * (row % 3) + TARGET for row in range(2 * SMALLEST + 2)]
     clean = [[*COMMON, row] for row in range(20, 20 + 4 * SMALLEST)]
     evidence = rows_of(poisoned + clean)
     starts = np.flatnonzero(evidence.tokens == TARGET[0])
@@ -34,18 +34,18 @@ def test_a_phrase_that_repeats_is_convicted_wherever_it_stands() -> None:
     suspicious[starts[2:]] = suspicious[commons[:SMALLEST]] = True
     first, *others = find_groups(evidence, suspicious)
     assert first.phrase == tuple(TARGET[:LONGEST])
-    assert (first.suspicious, first.answers, first.convicted) == (SMALLEST, SMALLEST + 2, True)
-    assert first.rows.tolist() == list(range(SMALLEST + 2))
+    assert (first.suspicious, first.answers, first.convicted) == (2 * SMALLEST, 2 * SMALLEST + 2, True)
+    assert first.rows.tolist() == list(range(2 * SMALLEST + 2))
     assert not any(group.convicted for group in others)
     assert np.flatnonzero(convicted_tokens(evidence, [first, *others])).tolist() == starts.tolist()
 
 
 def test_a_frequent_word_that_is_rarely_suspicious_is_not_convicted() -> None:
-    evidence = rows_of([COMMON] * (3 * SMALLEST))
+    evidence = rows_of([COMMON] * (SMALLEST + 2))
     suspicious = np.zeros(len(evidence.tokens), bool)
-    suspicious[: 2 * SMALLEST : 2] = True
+    suspicious[: 2 * SMALLEST : 2] = True  # 10 of 12
     (group,) = find_groups(evidence, suspicious)
-    assert (group.suspicious, group.answers, group.convicted) == (SMALLEST, 3 * SMALLEST, False)
+    assert (group.suspicious, group.answers, group.convicted) == (SMALLEST, SMALLEST + 2, False)
 
 
 def test_a_phrase_ends_with_its_answer_and_an_answer_is_counted_once() -> None:

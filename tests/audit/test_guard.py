@@ -126,9 +126,8 @@ def test_what_is_left_out_is_decided_once(small_config: Config, monkeypatch: pyt
 
 def test_a_token_is_left_out_if_it_surprises_both(monkeypatch: pytest.MonkeyPatch) -> None:
     surprise = np.array([3.0, 3.0, 1.0, 1.0])
-    evidence = Evidence(
-        *(np.zeros(4, int) for _ in range(3)), surprise + 1, np.ones(4), np.zeros((4, 1), int), np.ones((4, 1))
-    )
+    none = np.zeros(4, int)
+    evidence = Evidence(none, none, none, surprise + 1, np.ones(4), np.zeros((4, 1), int), np.ones((4, 1)))
     scores = Scores(np.array([2.0, 0.4, 2.0, 0.4]), np.zeros(4))
     monkeypatch.setattr(findings, "score", lambda _: scores)
     found = findings.judge(evidence, GuardConfig(), None)

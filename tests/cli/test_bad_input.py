@@ -12,7 +12,7 @@ from jaxguard.cli.main import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, data check, poison, gallery, train, evaluate, "
+    "": "give a verb: config, data list, data build, data check, poison, gallery, audit, train, evaluate, "
     "score, compare, show, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
@@ -117,6 +117,10 @@ BAD = {
     "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
     "gallery --out picture.jpg": "gallery: --out picture.jpg is not a .png file",
+    "audit": "audit: give the configuration first: jaxguard audit FILE",
+    "audit good.py --out notes.txt": "cannot write into notes.txt:",
+    "audit good.py --guard.alternatives 0": "guard.alternatives is 0: must be finite and at least 1",
+    "audit good.py --data.source nowhere": "data.source 'nowhere' is neither one of scenes/caption",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
     "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
     "generate good.py": "generate: Missing from jaxguard generate FILE [OVERRIDES]: --image PATH",

@@ -191,6 +191,24 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
     assert "exists and is not empty" in capsys.readouterr().err
 
 
+def test_the_rows_of_a_run_are_audited(
+    small_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's weights are random: it is blind, and --strict says so."""
+    run = small_config.run_dir
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(to_dict(small_config)))
+    assert main(["audit", str(run), "--out", str(tmp_path / "report")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report' / 'report.html'}\n"
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (found["rows"], found["answers"]) == (48, 60), "some rows come twice with the same answer"
+    assert found["sight"]["sees"] is False
+    assert "NO: nothing below means much" in (tmp_path / "report" / "report.html").read_text()
+    assert main(["audit", str(run), "--strict"]) == 1
+    assert "does not see these images" in capsys.readouterr().err
+    assert {path.name for path in run.iterdir()} == {"config.json", "audit"}
+
+
 def test_gallery_hands_on_its_options(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
