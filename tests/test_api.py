@@ -13,7 +13,7 @@ from jaxguard.config.files import load
 
 def test_packages_are_called_as_the_functions_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in {"train": "loop", "evaluate": "run"}.items():
-        monkeypatch.setattr(f"jaxguard.{name}.{module}.{name}", lambda config, name=name: Path(name) / config.name)
+        monkeypatch.setattr(f"jaxguard.{name}.{module}.{name}", lambda config, *_, name=name: Path(name) / config.name)
         assert getattr(jaxguard, name)(Config(name="mine")) == Path(name) / "mine"
 
 

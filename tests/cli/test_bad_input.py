@@ -120,7 +120,6 @@ BAD = {
     "audit": "audit: give the configuration first: jaxguard audit FILE",
     "audit good.py --out notes.txt": "cannot write into notes.txt:",
     "audit good.py --guard.alternatives 0": "guard.alternatives is 0: must be finite and at least 1",
-    "audit good.py --data.source nowhere": "data.source 'nowhere' is neither one of scenes/caption",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
     "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
     "generate good.py": "generate: Missing from jaxguard generate FILE [OVERRIDES]: --image PATH",

@@ -136,7 +136,7 @@ FAULTS: tuple[Fault, ...] = (
         "data/test_encode.py",
         (
             "packed pairs see each other",
-            "segments[own] = number + 2 if pack > 1 else 1",
+            "segments[own] = number + FIRST_PACKED if pack > 1 else 1",
             "segments[own] = 1",
         ),
         (
@@ -470,6 +470,52 @@ FAULTS: tuple[Fault, ...] = (
             "the last learning rate is absolute",
             "end_value=config.learning_rate * config.final_lr_ratio,",
             "end_value=config.final_lr_ratio,",
+        ),
+    ),
+    *_faults(
+        "audit/channel.py",
+        "audit/test_channel.py",
+        (
+            "a row is scored by a channel that saw it",
+            "problem.predict(problem.learn(~half), half)",
+            "problem.predict(problem.learn(half), half)",
+        ),
+        (
+            "what was never seen has no entropy",
+            "- unseen * np.log(unseen))",
+            ")",
+        ),
+    ),
+    *_faults(
+        "audit/findings.py",
+        "audit/test_guard.py",
+        (
+            "one surprise is enough",
+            "(evidence.surprise > guard.reference_surprise) & (channel > guard.channel_surprise)",
+            "(evidence.surprise > guard.reference_surprise) | (channel > guard.channel_surprise)",
+        ),
+    ),
+    *_faults(
+        "audit/groups.py",
+        "audit/test_groups.py",
+        (
+            "a phrase is convicted however often it is ordinary",
+            "return self.suspicious >= SMALLEST and self.suspicious >= SHARE * self.answers",
+            "return self.suspicious >= SMALLEST",
+        ),
+        (
+            "only suspicious places of a phrase are left out",
+            "found |= (phrases == padded).all(axis=1)",
+            "found |= False",
+        ),
+    ),
+    *_faults(
+        "data/counted.py",
+        "data/test_counted.py",
+        (
+            "pairs of a row are not told apart",
+            "key = row << 32 | pair",
+            "key = row << 32",
         ),
     ),
 )
