@@ -42,6 +42,6 @@ def audit(arguments: Arguments) -> None:
     write_text(out / "report.html", audit_page(settings, found, encoder, source))
     print(out / "report.html")
     if options.strict and found.convicted:
-        raise Failure(f"{len(found.convicted)} phrases are convicted: {out / 'report.html'}")
+        raise Failure(f"convicted phrases: {len(found.convicted)}; see {out / 'report.html'}")
     if options.strict and found.sight is not None and not found.sight.sees:
         raise Failure(f"{settings.model.path} does not see these images, so the rows could not be judged")
