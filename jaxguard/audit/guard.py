@@ -71,5 +71,5 @@ def check_sight(config: Config, sight: Sight | None) -> None:
         raise UserError(
             f"guard: {config.model.path} does not see these images: with another row's image the NLL of an answer "
             f"token rises by {sight.mean:.3f} nats [{sight.low:.3f}, {sight.high:.3f}]; start from a model that sees "
-            "them, or set guard.active to False"
+            "them, or train with --guard.no_active"
         )
