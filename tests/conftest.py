@@ -38,7 +38,7 @@ os.environ |= {
 # Before any test imports the package. Not checked: the scenes' language, which checks would make fifty times as slow.
 PACKAGE = Path(__file__).parents[1] / "jaxguard"
 UNCHECKED = {"data.scenes", "data.scene_language"}
-ARRAYS = ["batch", "objective", "models", "train", "evaluate", "attacks", "bench", "report"]
+ARRAYS = ["batch", "objective", "models", "train", "evaluate", "attacks", "audit", "bench", "report"]
 ARRAYS += sorted({f"data.{file.stem}" for file in (PACKAGE / "data").glob("*.py")} - UNCHECKED)
 install_import_hook([f"jaxguard.{name}" for name in ARRAYS], f"{typechecks.__name__}.{typechecks.check.__name__}")
 

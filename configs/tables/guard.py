@@ -4,7 +4,7 @@ Command:   jaxguard data build scenes/caption
            jaxguard data build scenes/renamed
            jaxguard data build easy_vqa/vqa
            jaxguard table configs/tables/guard.py
-Hardware:  two CPU cores, three to ten minutes per cell.
+Hardware:  two CPU cores; the cells that were run took five to twelve minutes each, two at a time.
 """
 
 from dataclasses import replace

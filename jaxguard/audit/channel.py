@@ -58,9 +58,9 @@ def score(evidence: Evidence) -> Scores:
 class _Channel:
     """Values of T and B, one for each pair of a problem, and of m."""
 
-    translation: Float[np.ndarray, " N"]
-    bigram: Float[np.ndarray, " N"]
-    share: Float[np.ndarray, " N"]
+    translation: Float[np.ndarray, " _"]
+    bigram: Float[np.ndarray, " _"]
+    share: Float[np.ndarray, " _"]
 
 
 class _Pairs:
@@ -75,7 +75,7 @@ class _Pairs:
         """Every word alike."""
         return np.full(len(self._left), 1.0 / self.words)
 
-    def normalised(self, places: Int[np.ndarray, "*N"], counts: Float[np.ndarray, "*N"]) -> Float[np.ndarray, " N"]:
+    def normalised(self, places: Int[np.ndarray, "*N"], counts: Float[np.ndarray, "*N"]) -> Float[np.ndarray, " _"]:
         """Counts of pairs as probabilities."""
         summed = np.bincount(places.ravel(), counts.ravel(), minlength=len(self._left))
         whole = np.bincount(self._left, summed, minlength=self.lefts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxguard.data.encode import Encoder
 from jaxguard.data.sources import RowSource
 
 SIGHT_ROWS = 512
-"""Number of rows on which the reference's sight is tested."""
+"""Number of rows on which the reference's sight is tested; at least one batch."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,14 @@ class Findings:
         """The groups that are too frequent to be words of the data."""
         return [group for group in self.groups if group.convicted]
 
+    @cached_property
     def left_out(self) -> Bool[np.ndarray, " N"]:
         """Tokens that the guard does not learn: suspicious ones, and those with which convicted phrases begin."""
         return self.suspicious | convicted_tokens(self.evidence, self.groups)
 
     def summary(self, encoder: Encoder) -> dict[str, Any]:
         """Counts and groups, as JSON types."""
-        evidence, out = self.evidence, self.left_out()
+        evidence, out = self.evidence, self.left_out
         return {
             "rows": len(np.unique(evidence.rows)),
             "answers": int(evidence.first().sum()),
@@ -80,7 +82,7 @@ def audit(config: Config, encoder: Encoder, source: RowSource) -> Findings:
     """
     shown = rows_shown(config, encoder, source)
     reference = Reference(config, encoder, source)
-    sight = reference.sight(shown[:SIGHT_ROWS])
+    sight = reference.sight(shown[: max(SIGHT_ROWS, config.train.batch_size)])
     return judge(reference.read(shown), config.guard, sight)
 
 

@@ -45,7 +45,7 @@ def decide(config: Config) -> Counted:
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     findings = audit(config, encoder, loop.training_source(config))
     check_sight(config, findings.sight)
-    evidence, counted = findings.evidence, ~findings.left_out()
+    evidence, counted = findings.evidence, ~findings.left_out
     if processes.is_main():
         loop.write_config(config.run_dir, config)
         folder.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def _sample(row: int, findings: Findings, encoder: Encoder, source: RowSource) -
     image, evidence = source[row].image, findings.evidence
     drawn = f'<img alt="" src="{picture(image)}">' if image.size else ""
     answers = evidence.answers()
-    out = findings.left_out()
+    out = findings.left_out
     texts = []
     for answer in np.unique(answers[evidence.rows == row]):
         where = answers == answer
