@@ -145,8 +145,6 @@ def test_a_reference_that_does_not_see_the_images_judges_nothing(
     assert sight.low < sight.mean < sight.high
     assert abs(sight.mean) < 0.01
     monkeypatch.undo()
-    with pytest.raises(
-        UserError, match=r"does not see these images: .* rises by -?0\.00\d nats"
-    ):
+    with pytest.raises(UserError, match=r"does not see these images: .* rises by -?0\.00\d nats"):
         guard.train(config)
     assert not config.run_dir.exists(), "nothing is half-written"

@@ -13,7 +13,9 @@ from jaxguard.attacks.poison import PoisonedSource
 from jaxguard.batch import Batch
 from jaxguard.config import Config, MeshConfig, ObjectiveConfig
 from jaxguard.data.encode import Encoder
+from jaxguard.data.order import row_lengths
 from jaxguard.data.pipeline import train_batches
+from jaxguard.models import folders
 from jaxguard.models.architecture import merge
 from jaxguard.train.loop import poisoned_rows, train, training_source
 from jaxguard.train.setup import CompiledStep, Model, load_model, prepare
@@ -89,6 +91,8 @@ def test_a_run_learns_and_resumes_bit_for_bit(small_config: Config, tmp_path: Pa
     """With rows of several lengths; the reference is again what training started from."""
     config = attacked(small_config, "vlood")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, bucket=16))
+    encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
+    assert len(np.unique(-(-row_lengths(config.data, encoder, source, len(source)) // 16))) > 1
 
     def losses(config: Config) -> list[tuple[float, float]]:
         lines = [json.loads(line) for line in (config.run_dir / "metrics.jsonl").read_text().splitlines()]
