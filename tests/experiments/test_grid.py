@@ -65,7 +65,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     clock = itertools.count(0.0, 60.0)
     monkeypatch.setattr("jaxguard.experiments.grid.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    monkeypatch.setattr("jaxguard.train.loop.train", lambda *_: None)
+    monkeypatch.setattr("jaxguard.train.loop.train", lambda config, _: config.run_dir)
     monkeypatch.setattr("jaxguard.train.setup.load_model", lambda *_: None)
     monkeypatch.setattr("jaxguard.train.export.export", export)
     monkeypatch.setattr("jaxguard.evaluate.run.evaluate", evaluate)
@@ -92,10 +92,11 @@ def test_an_interrupted_grid_goes_on_where_it_stopped(
     grid: Grid, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def stopped(config: Config, model: None) -> None:
+    def stopped(config: Config, model: None) -> Path:
         if config.name == "none-1" and "none-1" not in ran:
             ran.append("none-1")
             raise Preempted("saved")
+        return config.run_dir
 
     monkeypatch.setattr("jaxguard.train.loop.train", stopped)
     with pytest.raises(Preempted):
@@ -130,9 +131,10 @@ def test_a_broken_cell_spares_the_others(
     grid: Grid, ran: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
-    def broken(config: Config, model: None) -> None:
+    def broken(config: Config, model: None) -> Path:
         if config.name == "none-1":
             raise error
+        return config.run_dir
 
     monkeypatch.setattr("jaxguard.train.loop.train", broken)
     assert grids.run(grid, COMMAND) == 1
