@@ -52,6 +52,9 @@ def pytest_sessionstart() -> None:
     """Fewer devices would turn every sharding test into one of nothing."""
     import jax
 
+    from tests import compiled_once
+
+    compiled_once.install()
     if jax.device_count() != DEVICES:
         pytest.exit(f"the tests need {DEVICES} CPU devices, JAX gives {jax.devices()}", returncode=3)
 
