@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxguard.audit.channel import score
 from jaxguard.audit.evidence import Evidence, Reference, Sight, rows_shown
-from jaxguard.audit.groups import Group, convicted_tokens, find_groups
+from jaxguard.audit.groups import Group, Groups, convicted_tokens, find_groups
 from jaxguard.config import Config, GuardConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.sources import RowSource
@@ -35,40 +35,72 @@ class Findings:
     evidence: Evidence
     channel: Float[np.ndarray, " N"]
     suspicious: Bool[np.ndarray, " N"]
-    groups: list[Group]
+    groups: Groups
     sight: Sight | None
-
-    @property
-    def convicted(self) -> list[Group]:
-        """The groups that are too frequent to be words of the data."""
-        return [group for group in self.groups if group.convicted]
 
     @cached_property
     def left_out(self) -> Bool[np.ndarray, " N"]:
         """Tokens that the guard does not learn: suspicious ones, and those with which convicted phrases begin."""
         return self.suspicious | convicted_tokens(self.evidence, self.groups)
 
+    @cached_property
+    def flagged(self) -> Int[np.ndarray, " N"]:
+        """Ids of the rows with an answer of a convicted phrase, rising."""
+        return np.unique(np.concatenate([group.rows for group in self.groups.convicted] or [np.zeros(0, int)]))
+
     def summary(self, encoder: Encoder) -> dict[str, Any]:
         """Counts and groups, as JSON types."""
         evidence, out = self.evidence, self.left_out
         return {
             "rows": len(np.unique(evidence.rows)),
+            "rows flagged": self.flagged.tolist(),
             "answers": int(evidence.first().sum()),
             "tokens": len(evidence.tokens),
             "tokens left out": int(out.sum()),
             "answers with tokens left out": len(np.unique(evidence.answers()[out])),
             "sight": None if self.sight is None else {**vars(self.sight), "sees": self.sight.sees},
+            "phrases tested": self.groups.tested,
+            "smallest count": self.groups.smallest,
             "groups": [
                 {
                     "phrase": encoder.decode(np.array(group.phrase, np.int32)),
                     "convicted": group.convicted,
+                    "p": group.p_value,
                     "suspicious answers": group.suspicious,
                     "answers": group.answers,
                     "rows": group.rows.tolist(),
                 }
-                for group in self.groups
-                if group.convicted or group.suspicious > 1
+                for group in self.listed
             ],
+        }
+
+    @property
+    def listed(self) -> list[Group]:
+        """The groups that a report names: the convicted ones, and those that come more than once."""
+        return [group for group in self.groups.found if group.convicted or group.suspicious > 1]
+
+    def against(self, planted: Int[np.ndarray, " M"]) -> dict[str, float]:
+        """Count what was missed and what was accused wrongly, where it is known which rows are poisoned.
+
+        Args:
+            planted: ids of the poisoned rows.
+
+        Returns:
+            Poisoned answers; those whose tokens would all be learnt ("missed"); percent of the clean tokens left out;
+            poisoned and clean rows flagged; convicted phrases of clean rows alone.
+        """
+        answers, poisoned = self.evidence.answers(), np.isin(self.evidence.rows, planted)
+        met = np.unique(answers[poisoned])
+        clean = self.left_out[~poisoned]
+        return {
+            "poisoned answers": len(met),
+            "missed": len(np.setdiff1d(met, answers[self.left_out])),
+            "clean tokens left out %": 100 * float(clean.mean()) if len(clean) else 0.0,
+            "poisoned rows": len(np.unique(self.evidence.rows[poisoned])),
+            "poisoned rows flagged": len(np.intersect1d(self.flagged, planted)),
+            "clean rows flagged": len(np.setdiff1d(self.flagged, planted)),
+            "convicted phrases": len(self.groups.convicted),
+            "false convictions": sum(not np.isin(group.rows, planted).any() for group in self.groups.convicted),
         }
 
 
@@ -90,4 +122,4 @@ def judge(evidence: Evidence, guard: GuardConfig, sight: Sight | None) -> Findin
     """Suspicious are the tokens that surprise the reference, and the channel too."""
     channel = score(evidence).surprise
     suspicious = (evidence.surprise > guard.reference_surprise) & (channel > guard.channel_surprise)
-    return Findings(evidence, channel, suspicious, find_groups(evidence, suspicious), sight)
+    return Findings(evidence, channel, suspicious, find_groups(evidence, suspicious, guard.false_discoveries), sight)

@@ -41,7 +41,7 @@ def audit(arguments: Arguments) -> None:
     write_text(out / "report.json", json.dumps(found.summary(encoder), indent=1) + "\n")
     write_text(out / "report.html", audit_page(settings, found, encoder, source))
     print(out / "report.html")
-    if options.strict and found.convicted:
-        raise Failure(f"convicted phrases: {len(found.convicted)}; see {out / 'report.html'}")
+    if options.strict and found.groups.convicted:
+        raise Failure(f"convicted phrases: {len(found.groups.convicted)}; see {out / 'report.html'}")
     if options.strict and found.sight is not None and not found.sight.sees:
         raise Failure(f"{settings.model.path} does not see these images, so the rows could not be judged")

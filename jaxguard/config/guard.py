@@ -23,8 +23,12 @@ class GuardConfig:
     """Of the others, those are left out whose surprise under the channel, in nats, exceeds this."""
     alternatives: int = 32
     """Number of the reference's likeliest tokens that the channel reads at each place."""
+    false_discoveries: float = 0.01
+    """Expected share of honest phrases among the convicted ones, at most."""
 
     def __post_init__(self) -> None:
         for name in ("reference_surprise", "channel_surprise"):
             require(math.isfinite(getattr(self, name)), f"guard.{name} is {getattr(self, name)}: must be finite")
         check_at_least(1, "guard", self, "alternatives")
+        rate = self.false_discoveries
+        require(0 < rate < 1, f"guard.false_discoveries is {rate}: must be between 0 and 1")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
 from jaxguard.audit.findings import Findings
-from jaxguard.audit.groups import LONGEST, SHARE, SMALLEST, Group
+from jaxguard.audit.groups import LONGEST, Group
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
 from jaxguard.data.sources import RowSource
@@ -31,12 +31,12 @@ def audit_page(config: Config, findings: Findings, encoder: Encoder, source: Row
         encoder: decodes tokens.
         source: the rows.
     """
-    groups = [group for group in findings.groups if group.convicted or group.suspicious > 1][:GROUPS]
-    shown = "".join(_group(group, findings, encoder, source) for group in groups)
+    shown = "".join(_group(group, findings, encoder, source) for group in findings.listed[:GROUPS])
     body = f"""<h2>Suspicious phrases</h2>
 <p class="faint">A phrase begins at the first suspicious token of an answer and has at most {LONGEST} tokens. It is
-convicted if it is suspicious in at least {SMALLEST} answers, and in at least {SHARE:.0%} of the answers that hold it.
-Suspicious tokens are red.</p>
+convicted if it is suspicious in more of its answers than the other phrases of these rows let one expect of an honest
+phrase (p: chance of that; at most {config.guard.false_discoveries:.0%} of the convicted phrases are expected to be
+honest). Suspicious tokens are red.</p>
 {shown or "<p>None comes twice.</p>"}
 <h2>What was not looked for</h2>
 <p class="faint">Poisoned rows whose answers the reference finds ordinary: swapped roles of objects that are there,
@@ -60,7 +60,9 @@ def _facts(config: Config, findings: Findings, encoder: Encoder) -> dict[str, st
         "data": f"{config.data.source}, {config.data.train_split}: {found['rows']} rows, {found['answers']} answers",
         "reference": config.model.path,
         "it sees the images": seen,
-        "convicted phrases": str(len(findings.convicted)),
+        "convicted phrases": f"{len(findings.groups.convicted)} of {findings.groups.tested} that were tested",
+        "rows flagged": str(len(findings.flagged)),
+        "smallest count": f"{findings.groups.smallest or 'no number of'} answers with one target would be convicted here",
         "suspicious answers": f"{found['answers with tokens left out']} of {found['answers']}",
         "suspicious tokens": f"{found['tokens left out']} of {found['tokens']}",
         "thresholds": f"surprise of the reference above {config.guard.reference_surprise:g} nats, of the channel above "
@@ -82,7 +84,7 @@ def _group(group: Group, findings: Findings, encoder: Encoder, source: RowSource
         )
     return (
         f'<h3>{escaped(phrase)} <span class="faint">{verdict}; suspicious in {group.suspicious} of {group.answers} '
-        f'answers</span></h3>\n<table class="examples">{shared}{samples}</table>\n'
+        f'answers; p = {group.p_value:.1g}</span></h3>\n<table class="examples">{shared}{samples}</table>\n'
     )
 
 
