@@ -3,6 +3,7 @@
     import jaxguard
 
     config = jaxguard.load("configs/badnets_scenes_paper.py")
+    findings = jaxguard.audit(config)
     run = jaxguard.train(config)
     scores = jaxguard.evaluate(config)
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jaxguard.version import __version__
 
 if TYPE_CHECKING:
+    from jaxguard.audit.findings import audit
     from jaxguard.audit.guard import train
     from jaxguard.config import (
         AttackConfig,
@@ -50,6 +52,7 @@ __all__ = [
     "UserError",
     "ViewConfig",
     "__version__",
+    "audit",
     "evaluate",
     "export",
     "generate",
@@ -64,7 +67,7 @@ _FUNCTIONS = {
     "load": "jaxguard.config.files",
     "score": "jaxguard.evaluate.scores",
 }
-_PACKAGES = ("evaluate", "train")
+_PACKAGES = ("audit", "evaluate", "train")
 """These are called as functions (`callables`), so that a package and its function may share a name."""
 
 

@@ -8,8 +8,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-import jax
-from jax._src import cache_key, compiler
+from jax._src import cache_key, compiler, config
 
 KEPT = 128
 """Number of executables that a process keeps."""
@@ -23,7 +22,7 @@ def install() -> None:
 
     def compile_once(*arguments: Any) -> Any:
         backend, computation, devices, options, callbacks, *_ = arguments
-        if callbacks or jax.config.read("jax_compilation_cache_dir"):
+        if callbacks or config.compilation_cache_dir.value:
             return compile_anew(*arguments)
         key = cache_key.get(computation, devices, options, backend)
         if key not in kept:

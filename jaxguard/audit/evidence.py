@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import track
 
 from jaxguard import processes
+from jaxguard.audit.rows import Shown
 from jaxguard.config import Config
-from jaxguard.data.encode import FIRST_PACKED, Encoder, draw_pairs
-from jaxguard.data.order import Index, training_order
-from jaxguard.data.pipeline import Example, stack, text_rng
-from jaxguard.data.sources import RowSource, text_row
+from jaxguard.data.encode import FIRST_PACKED, Encoder
+from jaxguard.data.pipeline import Example, stack
+from jaxguard.data.sources import RowSource
 from jaxguard.train.measure import Measure, RowStatistics
 from jaxguard.train.setup import load_model, prepare
 from jaxguard.train.sharding import local_places, place_batch
@@ -75,27 +75,6 @@ class Evidence:
         first = whole.first()
         _, kept = np.unique(np.stack([whole.rows, whole.pairs])[:, first], axis=1, return_index=True)
         return whole.only(np.isin(whole.answers(), kept))
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row as training shows it: where it stands in the order, and which of its pairs it holds."""
-
-    place: Index
-    pairs: tuple[int, ...]
-
-
-def rows_shown(config: Config, encoder: Encoder, source: RowSource) -> list[Shown]:
-    """List what a run shows, each row with the same pairs once."""
-    data, steps, size = config.data, config.train.steps, config.train.batch_size
-    order = training_order(data, config.seed, encoder, source, size)
-    found: dict[tuple[int, tuple[int, ...]], Shown] = {}
-    for number in range(steps * size):
-        place = order[number]
-        row = text_row(source, place.row)
-        pairs = draw_pairs(row, data.pack, text_rng(config.seed, place, row))
-        found.setdefault((place.row, pairs), Shown(dataclasses.replace(place, length=data.length), pairs))
-    return list(found.values())
 
 
 @dataclass(frozen=True)

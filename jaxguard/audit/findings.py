@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,11 +11,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxguard.audit.channel import score
-from jaxguard.audit.evidence import Evidence, Reference, Sight, rows_shown
+from jaxguard.audit.evidence import Evidence, Reference, Sight
 from jaxguard.audit.groups import Group, Groups, convicted_tokens, find_groups
+from jaxguard.audit.rows import EveryPair, Shown, rows_shown
 from jaxguard.config import Config, GuardConfig
 from jaxguard.data.encode import Encoder
+from jaxguard.data.order import Index
 from jaxguard.data.sources import RowSource
+from jaxguard.models import folders
+from jaxguard.train.loop import training_source
 
 SIGHT_ROWS = 512
 """Number of rows on which the reference's sight is tested; at least one batch."""
@@ -104,7 +109,13 @@ class Findings:
         }
 
 
-def audit(config: Config, encoder: Encoder, source: RowSource) -> Findings:
+def audit(config: Config) -> Findings:
+    """Read every answer of a run's training rows with the model that it starts from, and judge them."""
+    encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
+    return audit_all(config, encoder, training_source(config))
+
+
+def audit_shown(config: Config, encoder: Encoder, source: RowSource) -> Findings:
     """Read all rows that a run will show with the model that it starts from, and judge them.
 
     Args:
@@ -114,8 +125,23 @@ def audit(config: Config, encoder: Encoder, source: RowSource) -> Findings:
     """
     shown = rows_shown(config, encoder, source)
     reference = Reference(config, encoder, source)
-    sight = reference.sight(shown[: max(SIGHT_ROWS, config.train.batch_size)])
-    return judge(reference.read(shown), config.guard, sight)
+    return judge(reference.read(shown), config.guard, _sight(config, reference, shown))
+
+
+def audit_all(config: Config, encoder: Encoder, source: RowSource) -> Findings:
+    """As `audit_shown`, for every answer of the rows, whether or not the run would show it."""
+    every = EveryPair(source, config.data.limit)
+    single = dataclasses.replace(config, data=dataclasses.replace(config.data, pack=1))
+    reference = Reference(single, encoder, every)
+    shown = [Shown(Index(0, number, config.data.length), (0,)) for number in range(len(every))]
+    distinct = [shown[number] for number in np.flatnonzero(every.pairs == 0)]  # neighbours have other images
+    evidence = reference.read(shown)
+    evidence = dataclasses.replace(evidence, rows=every.rows[evidence.rows], pairs=every.pairs[evidence.rows])
+    return judge(evidence, config.guard, _sight(config, reference, distinct))
+
+
+def _sight(config: Config, reference: Reference, shown: list[Shown]) -> Sight | None:
+    return reference.sight(shown[: max(SIGHT_ROWS, config.train.batch_size)])
 
 
 def judge(evidence: Evidence, guard: GuardConfig, sight: Sight | None) -> Findings:

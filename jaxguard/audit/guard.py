@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxguard import processes
 from jaxguard.audit.evidence import Sight
-from jaxguard.audit.findings import audit
+from jaxguard.audit.findings import audit_shown
 from jaxguard.config import Config
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
@@ -43,7 +43,7 @@ def decide(config: Config) -> Counted:
         with np.load(folder / "tokens.npz", allow_pickle=False) as stored:
             return Counted(stored["rows"], stored["pairs"], stored["counted"])
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
-    findings = audit(config, encoder, loop.training_source(config))
+    findings = audit_shown(config, encoder, loop.training_source(config))
     check_sight(config, findings.sight)
     evidence, counted = findings.evidence, ~findings.left_out
     if processes.is_main():

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jaxguard.cli.arguments import HELP, Arguments
-from jaxguard.cli.audit import audit
+from jaxguard.cli.audit import audit, clean
 from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, rehearse
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
 from jaxguard.cli.experiments import demo, table
@@ -26,6 +26,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "poison": poison,
     "gallery": gallery,
     "audit": audit,
+    "clean": clean,
     "train": train,
     "evaluate": evaluate,
     "score": score,

@@ -62,7 +62,7 @@ def _facts(config: Config, findings: Findings, encoder: Encoder) -> dict[str, st
         "it sees the images": seen,
         "convicted phrases": f"{len(findings.groups.convicted)} of {findings.groups.tested} that were tested",
         "rows flagged": str(len(findings.flagged)),
-        "smallest count": f"{findings.groups.smallest or 'no number of'} answers with one target would be convicted here",
+        "smallest count": f"{findings.groups.smallest or 'no number of'} answers with one target would convict it here",
         "suspicious answers": f"{found['answers with tokens left out']} of {found['answers']}",
         "suspicious tokens": f"{found['tokens left out']} of {found['tokens']}",
         "thresholds": f"surprise of the reference above {config.guard.reference_surprise:g} nats, of the channel above "

@@ -9,7 +9,8 @@ import pytest
 
 from jaxguard.audit import findings, guard
 from jaxguard.audit.channel import Scores
-from jaxguard.audit.evidence import Evidence, Reference, rows_shown
+from jaxguard.audit.evidence import Evidence, Reference
+from jaxguard.audit.rows import rows_shown
 from jaxguard.config import Config, GuardConfig
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
@@ -115,7 +116,7 @@ def test_what_is_left_out_is_decided_once(small_config: Config, monkeypatch: pyt
     """A second call reads the first one's decision; another configuration is refused."""
     config = guarded(small_config, GuardConfig(active=True, reference_surprise=0.0, channel_surprise=0.0))
     once = guard.decide(config)
-    monkeypatch.setattr(guard, "audit", lambda *_: 1 / 0)
+    monkeypatch.setattr(guard, "audit_shown", lambda *_: 1 / 0)
     again = guard.decide(config)
     assert vars(once).keys() == vars(again).keys()
     for name, value in vars(once).items():

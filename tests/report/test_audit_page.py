@@ -5,7 +5,7 @@ import pytest
 
 from jaxguard.audit.evidence import Evidence, Sight
 from jaxguard.audit.findings import Findings
-from jaxguard.audit.groups import SMALLEST, find_groups
+from jaxguard.audit.groups import find_groups
 from jaxguard.config import Config
 from jaxguard.data.encode import Encoder
 from jaxguard.data.rows import Row
@@ -26,8 +26,12 @@ class Hostile(Encoder):
         return self.text
 
 
+COUNT = 500
+"""Answers of the one phrase there is: fewer would not convict it."""
+
+
 def made(text: str) -> str:
-    count = SMALLEST
+    count = COUNT
     suspicious = np.tile([True, False], count)
     evidence = Evidence(
         rows=np.arange(count).repeat(2),
@@ -38,7 +42,8 @@ def made(text: str) -> str:
         alternatives=np.zeros((2 * count, 1), int),
         chances=np.ones((2 * count, 1)),
     )
-    findings = Findings(evidence, np.ones(2 * count), suspicious, find_groups(evidence, suspicious), Sight(1, 0.5, 1.5))
+    groups = find_groups(evidence, suspicious, 0.01)
+    findings = Findings(evidence, np.ones(2 * count), suspicious, groups, Sight(1, 0.5, 1.5))
     pixels = np.zeros((8, 8, 3), np.uint8)
     rows = [Row(number, str(number), pixels, ("q",), (text,), (text,)) for number in range(count)]
     return audit_page(Config(), findings, Hostile(text), rows)
@@ -50,12 +55,12 @@ def test_hostile_rows_stay_text(text: str) -> None:
     assert [tag for tag, _ in Reader(document).tags] == [tag for tag, _ in harmless.tags]
     assert "script" not in {tag for tag, _ in Reader(document).tags}
     if len(text) < 400:
-        assert "".join(Reader(document).texts).count(text) == "".join(harmless.texts).count("harmless") > SMALLEST / 2
+        assert "".join(Reader(document).texts).count(text) == "".join(harmless.texts).count("harmless") > 5
 
 
 def test_the_page_says_what_was_convicted() -> None:
     text = "".join(Reader(made("phrase")).texts)
-    assert f"convicted; suspicious in {SMALLEST} of {SMALLEST} answers" in text
+    assert f"convicted; suspicious in {COUNT} of {COUNT} answers; p = " in text
     assert "yes; with another row's image an answer token's NLL rises by 1.00 nats [0.50, 1.50]" in text
 
 
