@@ -23,8 +23,8 @@ LEFT_OUT = "quarantined.csv"
 def clean(folder: Path, out: Path) -> dict[str, int]:
     """Write the audited training rows but those of phrases whose verdict is quarantine.
 
-    Rows keep their order and get new ids. Tokens that are suspicious outside such phrases stay: rows hold whole answers,
-    and it is the guard that leaves tokens out.
+    Rows keep their order and get new ids. Tokens that are suspicious outside such phrases stay: rows hold whole
+    answers, and it is the guard that leaves tokens out.
 
     Args:
         folder: of an audit, with its verdicts.

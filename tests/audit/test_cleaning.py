@@ -1,13 +1,13 @@
 """From findings to files, a person's verdicts, and a data set without what they flag."""
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
+from jaxguard.attacks.poison import PoisonedSource
 from jaxguard.audit.cleaning import LEFT_OUT, clean
 from jaxguard.audit.evidence import Evidence
 from jaxguard.audit.findings import Findings
@@ -98,10 +98,10 @@ def test_evidence_is_a_table_and_the_report_counts_what_was_planted(audited: Pat
     assert table["row"] == list(range(48))
     assert table["nll"] == [row + 1.0 for row in range(48)]
     assert [row for row, out in enumerate(table["left_out"]) if out] == [3, 5, 7]
-    poisoned = training_source(small_config).ids
+    source = training_source(small_config)
+    assert isinstance(source, PoisonedSource)
+    poisoned = source.ids
     planted = read_report(audited)["planted"]
     assert planted["poisoned answers"] == planted["poisoned rows"] == len(poisoned) == 12
     assert planted["missed"] == 12 - len(np.intersect1d(poisoned, [3, 5, 7]))
     assert planted["clean rows flagged"] == 3 - len(np.intersect1d(poisoned, [3, 5, 7]))
-    clean_config = replace(small_config, attack=replace(small_config.attack, name="none"))
-    assert not hasattr(training_source(clean_config), "ids")

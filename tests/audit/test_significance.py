@@ -25,11 +25,12 @@ def test_the_fit_finds_the_honest_phrases_share_whatever_is_poisoned(poisoned: i
 
 def test_honest_phrases_are_rarely_convicted() -> None:
     """Ten data sets without poison: a discovery in at most two, at a rate of 1%."""
-    made = 0
+    made = []
     for seed in range(10):
         suspicious, answers = phrases(np.random.default_rng(seed), 1000)
-        made += benjamini_hochberg(Null.fit(suspicious, answers).p_values(suspicious, answers), 0.01).any()
-    assert made <= 2
+        p_values = Null.fit(suspicious, answers).p_values(suspicious, answers)
+        made.append(benjamini_hochberg(p_values, 0.01).any())
+    assert sum(made) <= 2
 
 
 def test_few_phrases_convict_nobody_easily() -> None:
