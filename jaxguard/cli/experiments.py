@@ -10,6 +10,8 @@ from tyro.conf import Positional
 
 from jaxguard.cli.arguments import Arguments
 from jaxguard.errors import Failure, UserError
+from jaxguard.experiments import audits
+from jaxguard.experiments.audits import Audits
 from jaxguard.experiments.configurations import load_grid
 from jaxguard.experiments.grid import Cost, plan, run, select
 from jaxguard.experiments.tiny import FAMILY, families
@@ -40,6 +42,9 @@ def table(arguments: Arguments) -> None:
     if isinstance(grid, Cost):
         _cost(grid, options, command)
         return
+    if isinstance(grid, Audits):
+        _audits(select(grid, options.only), options, command)
+        return
     grid = select(grid, options.only)
     if options.dry_run:
         print(plan(grid))
@@ -51,6 +56,17 @@ def table(arguments: Arguments) -> None:
     failed = run(grid, command, options.jobs)
     if failed:
         raise Failure(f"{failed} of {len(grid.cells)} cells failed, see above; the same command tries them again")
+
+
+def _audits(table: Audits, options: TableOptions, command: str) -> None:
+    """Run a table of audits, one after the other."""
+    if options.jobs != TableOptions.jobs:
+        raise UserError(f"table: {options.file} makes one audit after the other; leave --jobs out")
+    if options.dry_run:
+        print(audits.plan(table))
+        return
+    check_writable(table.out)
+    audits.run(table, command)
 
 
 def _cost(cost: Cost, options: TableOptions, command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxguard.attacks.registry import build_attack
@@ -10,6 +11,7 @@ from jaxguard.config import Config, ModelConfig, ViewConfig
 from jaxguard.config.files import defined, load
 from jaxguard.data import views
 from jaxguard.errors import UserError
+from jaxguard.experiments.audits import Audits
 from jaxguard.experiments.grid import Cell, Cost, Grid
 from jaxguard.files import read_object
 from jaxguard.models import folders
@@ -50,7 +52,7 @@ def validate(config: Config) -> None:
     _validate_image(config)
 
 
-def load_grid(path: Path, scale: str) -> Grid | Cost:
+def load_grid(path: Path, scale: str) -> Grid | Cost | Audits:
     """Load one scale of a Python file's `grids = {"tiny": Grid(...), ...}` and validate its configurations.
 
     Raises:
@@ -59,9 +61,14 @@ def load_grid(path: Path, scale: str) -> Grid | Cost:
     if not path.is_file() or path.suffix != ".py":
         raise UserError(f"{path} is not a Python file; give one that defines `grids`, as configs/tables/*.py do")
     grids = defined(path, "grids", dict)
-    if not isinstance(grid := grids.get(scale), Grid | Cost):
+    if not isinstance(grid := grids.get(scale), Grid | Cost | Audits):
         raise UserError(f"{path} has no grid of scale {scale!r}; choose among {', '.join(map(str, grids)) or 'none'}")
-    runs = grid.steps if isinstance(grid, Cost) else {str(cell): _startable(cell) for cell in grid.cells}
+    if isinstance(grid, Cost):
+        runs: Mapping[str, Config] = grid.steps
+    elif isinstance(grid, Audits):
+        runs = {str(cell): cell.config for cell in grid.cells}
+    else:
+        runs = {str(cell): _startable(cell) for cell in grid.cells}
     for name, config in runs.items():
         try:
             validate(config)

@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxguard.config import AttackConfig, Config, from_dict, to_dict
 from jaxguard.config.migrations import first_names
 from jaxguard.errors import Preempted, UserError
+from jaxguard.experiments.audits import Audits
 from jaxguard.experiments.workers import run_tasks
 from jaxguard.files import write_text
 from jaxguard.report.plots import Plot
@@ -136,7 +137,10 @@ class Cost:
     rounds: int = 20
 
 
-def select(grid: Grid, only: Sequence[str]) -> Grid:
+Table = TypeVar("Table", Grid, Audits)
+
+
+def select(grid: Table, only: Sequence[str]) -> Table:
     """Select the cells that match every NAME=VALUE of `only`; of several values of one name, any may match.
 
     Raises:
