@@ -14,7 +14,7 @@ from jaxguard.attacks.registry import ATTACKS
 from jaxguard.config import AttackConfig, Config
 from jaxguard.experiments.audits import AuditCell, Audits
 from jaxguard.experiments.grid import named
-from jaxguard.experiments.tiny import TARGETS, experiment
+from jaxguard.experiments.tiny import TARGETS, Task, experiment
 
 ROWS = {"captions": 1000, "renamed": 1000, "questions": 400}
 """Number of rows that are read, with all of their answers."""
@@ -22,7 +22,7 @@ PLAUSIBLE = {"captions": "A small red circle.", "renamed": "A small dax blip.", 
 
 
 def cell(data: str, attack: str, rate: float, target: str | None = None, family: str = "llava") -> AuditCell:
-    task = "vqa" if data == "questions" else "caption"
+    task: Task = "vqa" if data == "questions" else "caption"
     chosen = AttackConfig() if attack == "none" else AttackConfig(name=attack, rate=rate)
     config = experiment(task, chosen, family=family)
     said = TARGETS[task] if target is None else target
@@ -41,7 +41,7 @@ def cell(data: str, attack: str, rate: float, target: str | None = None, family:
         "data": data,
         "model": family,
         "attack": attack,
-        "poisoned": f"{rate:.1%}",
+        "poisoned": f"{100 * rate:g}%",
         "target": "-" if attack == "none" else said,
     }
     return AuditCell(labels, named(config, family, data, attack))
@@ -57,11 +57,8 @@ CELLS = (
     *(cell("questions", attack, 0.05) for attack in ("badnets", "blended")),
     cell("questions", "badnets", 0.01),
     *(cell("questions", "badnets", 0.05, target) for target in (PLAUSIBLE["questions"], "yes")),
-    *(
-        cell("captions", attack, 0.05, family=family)
-        for family in ("blip2", "idefics")
-        for attack in ("none", "badnets")
-    ),
+    *(cell("captions", "none", 0.0, family=family) for family in ("blip2", "idefics")),
+    *(cell("captions", "badnets", 0.05, family=family) for family in ("blip2", "idefics")),
 )
 
 grids = {"tiny": Audits(Path("runs/tables/audits"), CELLS)}
