@@ -73,6 +73,7 @@ def run(audits: Audits, command: str) -> None:
         _audit(cell)
         print(f"== {number} of {len(left)}: {cell}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     rows = list(_rows(audits))
+    audits.out.mkdir(parents=True, exist_ok=True)
     write_text(audits.out / "results.json", json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
     write_text(audits.out / "table.md", _table(rows, command))
 

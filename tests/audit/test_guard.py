@@ -85,6 +85,18 @@ def test_every_answer_that_training_shows_is_measured(measured: tuple[Config, Ev
     assert shown == set(known), "nothing else was measured"
 
 
+def test_every_pair_read_alone_says_what_it_says_among_others(measured: tuple[Config, Evidence]) -> None:
+    config, evidence = measured
+    encoder, source = Encoder.from_checkpoint(folders.resolve(config.model.path)), training_source(config)
+    alone = findings.audit_all(config, encoder, source).evidence
+    assert answers(alone) == [(row, pair) for row in range(48) for pair in range(5)]
+    known = {pair: alone.only(alone.answers() == number) for number, pair in enumerate(answers(alone))}
+    for number, pair in enumerate(answers(evidence)):
+        entries = evidence.only(evidence.answers() == number)
+        np.testing.assert_array_equal(entries.tokens, known[pair].tokens)
+        np.testing.assert_allclose(entries.nll, known[pair].nll, rtol=2e-4, atol=2e-5)
+
+
 def answers(evidence: Evidence) -> list[tuple[int, int]]:
     """Row and pair of each answer, in order."""
     first = evidence.first()

@@ -12,8 +12,8 @@ from jaxguard.cli.main import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, data check, poison, gallery, audit, train, evaluate, "
-    "score, compare, show, generate, export, table, demo",
+    "": "give a verb: config, data list, data build, data check, poison, gallery, audit, clean, train, "
+    "evaluate, score, compare, show, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",
     "data": "data: give one of data list, data build",
@@ -120,6 +120,11 @@ BAD = {
     "audit": "audit: give the configuration first: jaxguard audit FILE",
     "audit good.py --out notes.txt": "cannot write into notes.txt:",
     "audit good.py --guard.alternatives 0": "guard.alternatives is 0: must be finite and at least 1",
+    "audit good.py --guard.false_discoveries 1": "guard.false_discoveries is 1.0: must be between 0 and 1",
+    "clean": "clean: Missing from jaxguard clean: AUDIT",
+    "clean list": "clean: give --out DIR, the folder to write",
+    "clean list --out rows": "list is not the folder of an audit",
+    "clean list --out notes.txt": "cannot write into notes.txt:",
     "gallery --images 0": "gallery: --images is 0: must be at least 1",
     "gallery --out notes.txt/picture.png": "cannot write into notes.txt:",
     "generate good.py": "generate: Missing from jaxguard generate FILE [OVERRIDES]: --image PATH",

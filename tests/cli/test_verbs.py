@@ -201,12 +201,16 @@ def test_the_rows_of_a_run_are_audited(
     assert main(["audit", str(run), "--out", str(tmp_path / "report")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'report' / 'report.html'}\n"
     found = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert (found["rows"], found["answers"]) == (48, 60), "some rows come twice with the same answer"
+    assert (found["rows"], found["answers"]) == (48, 240), "every caption of every row"
     assert found["sight"]["sees"] is False
     assert "NO: nothing below means much" in (tmp_path / "report" / "report.html").read_text()
     assert main(["audit", str(run), "--strict"]) == 1
     assert "does not see these images" in capsys.readouterr().err
     assert {path.name for path in run.iterdir()} == {"config.json", "audit"}
+    capsys.readouterr()
+    assert main(["clean", str(run / "audit"), "--out", str(tmp_path / "cleaned")]) == 0
+    flagged = len(found["rows flagged"])
+    assert f"{48 - flagged} rows kept, {flagged} quarantined" in capsys.readouterr().out
 
 
 def test_gallery_hands_on_its_options(
