@@ -13,15 +13,6 @@ from jaxguard.models.rope import Rope
 from jaxguard.models.vit import VitConfig
 
 
-def image_token(folder: Path, default: int, named: int | None = None) -> int:
-    """Return the id of `<image>`: from the config, else from the tokenizer's files, else the default."""
-    if named is not None:
-        return named
-    path = folder / "tokenizer.json"
-    added = read_object(path).get("added_tokens", []) if path.is_file() else []
-    return next((token["id"] for token in added if token.get("content") == "<image>"), default)
-
-
 def llama(values: dict) -> LlamaConfig:
     """Read a decoder's config. Raises ValueError if it asks for something unsupported."""
     text = pick(LlamaConfig, values, rope=Rope.read(values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jaxguard.models import hf_config, weight_maps
@@ -54,11 +53,9 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
         )
     hf_config.check_heads(qformer.hidden_size, qformer.num_attention_heads)
     hf_config.check_activations(text.activation_function, qformer.hidden_act)
-    own = hf_config.pick(
+    return hf_config.pick(
         Blip2Config, config, vision=vision, qformer=qformer, text=text, **hf_config.pixel_statistics(folder)
     )
-    index = config.get("image_token_index", config.get("image_token_id"))
-    return dataclasses.replace(own, image_token_index=hf_config.image_token(folder, own.image_token_index, index))
 
 
 def table(config: Blip2Config) -> Table:

@@ -43,12 +43,11 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
     if gated.alpha_type not in ("float", "vector"):
         raise ValueError(f"alpha_type {gated.alpha_type!r} is not supported; use float, vector")
     end = config.get("eos_token_id", 2)
-    index = config.get("image_token_index", config.get("image_token_id"))
     return IdeficsConfig(
         vision=vision,
         text=gated,
         resampler=resampler if config.get("use_resampler") else None,
-        image_token_index=hf_config.image_token(folder, text.vocab_size + 1, index),
+        image_token_index=config.get("image_token_index", text.vocab_size + 1),
         eos_token_id=end[0] if isinstance(end, list) else end,
         **hf_config.pixel_statistics(folder),
     )

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxguard.errors import UserError
-from jaxguard.models.dialogue import Dialogue, image_token, next_turn, template
+from jaxguard.models.chat_template import open_template
+from jaxguard.models.dialogue import Dialogue, named_image
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
 
@@ -18,23 +19,18 @@ from jaxguard.models.processor import Processor
 class LlavaProcessor(Processor):
     """Equivalent of `LlavaProcessor` of `transformers`."""
 
-    config: dict[str, Any]
+    image_id: int | None
     preprocessor: ImagePreprocessor
 
     def image(self, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
         return self.preprocessor(pixels)
 
-    def dialogue(self, tokenizer: Any) -> Dialogue:
+    def dialogue(self, tokenizer: Any, *, template: str | None, ends: tuple[int, ...]) -> Dialogue:
         """Use the chat template, which must exist."""
-        image_id = image_token(self.config, tokenizer)
-        text, plain = template(tokenizer, image=True), template(tokenizer, image=False)
-        if text is None or plain is None:
+        image_id = named_image(self.image_id, tokenizer)
+        if template is None:
             raise UserError("has no chat template; add chat_template.jinja")
-        end_id, end = tokenizer.eos_token_id, tokenizer.eos_token
-        turn, picture = next_turn(tokenizer, end), tokenizer.convert_ids_to_tokens(image_id)
-        return Dialogue(
-            text, plain, turn, picture, image_id, self.image_tokens, (), special=True, end_id=end_id, end=end
-        )
+        return open_template(template, tokenizer, image_id=image_id, ends=ends, repeats=self.image_tokens)
 
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor:
@@ -49,6 +45,7 @@ def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor
         image_shape=(side, side),
         image_tokens=(side // patch) ** 2 + class_token,
         patch_size=patch,
-        config=config,
+        image_id=config.get("image_token_index"),
+        vocabulary=(config.get("text_config") or {}).get("vocab_size", 32000),
         preprocessor=ImagePreprocessor.read((side, side), preprocessor, crops=True, pads=True),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jaxguard.models import hf_config, weight_maps
@@ -33,8 +32,7 @@ def read_config(config: dict, folder: Path) -> LlavaConfig:
         **hf_config.pixel_statistics(folder),
     )
     hf_config.check_activations(own.projector_hidden_act)
-    index = config.get("image_token_index", config.get("image_token_id", own.image_token_index))
-    return dataclasses.replace(own, image_token_index=index)
+    return own
 
 
 def table(config: LlavaConfig) -> Table:
