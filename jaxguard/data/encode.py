@@ -269,9 +269,9 @@ def _open_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error
+    except Exception as error:  # it also checks config.json, by libraries with errors of their own
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} holds no usable tokenizer files, or its config.json is wrong ({reason})") from error
     if not tokenizer.is_fast:
         raise UserError(f"{folder}: its tokenizer runs in Python alone; add tokenizer.json")
     return tokenizer

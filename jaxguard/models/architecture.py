@@ -68,7 +68,7 @@ def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | N
     family = open_family(config, folder)
     try:
         resolved = family.read_config(config, folder)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
 
     def build() -> VisionLanguageModel:

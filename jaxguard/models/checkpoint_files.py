@@ -42,15 +42,17 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_preprocessor(folder: Path) -> dict[str, Any]:
     """Read the image processor's settings: `image_processor` of processor_config.json, else preprocessor_config.json.
 
+    Entries that are null are left out.
+
     Raises:
         UserError: unreadable files.
     """
-    nested = _optional(folder / "processor_config.json").get("image_processor")
-    if nested is None:
-        return _optional(folder / "preprocessor_config.json")
-    if not isinstance(nested, dict):
-        raise UserError(f"{folder / 'processor_config.json'}: image_processor holds a {type(nested).__name__}")
-    return nested
+    values = _optional(folder / "processor_config.json").get("image_processor")
+    if values is None:
+        values = _optional(folder / "preprocessor_config.json")
+    if not isinstance(values, dict):
+        raise UserError(f"{folder / 'processor_config.json'}: image_processor holds a {type(values).__name__}")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def read_generation(folder: Path) -> dict[str, Any]:

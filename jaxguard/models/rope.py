@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jaxguard.models.values import check, kinds
+
 KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+NEEDED = {"default": (), "llama3": ("factor", "low_freq_factor", "high_freq_factor")}
+"""Entries that a kind needs; the others need a factor."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,23 @@ class Rope:
         Raises:
             ValueError: a kind that is not one of `KINDS`, a missing factor, or partial rotary embeddings.
         """
-        scaling = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
+        scaling = dict(values.get("rope_scaling") or values.get("rope_parameters") or {})
         scaling.setdefault("rope_type", scaling.get("type", "default"))
         for name in ("rope_theta", "max_position_embeddings", "original_max_position_embeddings"):
             if values.get(name) is not None:
                 scaling.setdefault(name, values[name])
-        known = {name: value for name, value in scaling.items() if name in cls.__annotations__ and value is not None}
-        rope = cls(**known)
+        longest = (scaling.get("original_max_position_embeddings"), values.get("original_max_position_embeddings"))
+        if None not in longest and longest[0] != longest[1]:
+            raise ValueError(f"original_max_position_embeddings is {longest[0]} and {longest[1]}; keep one")
+        types = kinds(cls)
+        known = {name: value for name, value in scaling.items() if name in types and value is not None}
+        known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        rope = cls(**{name: check(name, value, types[name], "rope_parameters") for name, value in known.items()})
         if rope.rope_type not in KINDS:
             raise ValueError(f"rope type {rope.rope_type!r} is not supported; use one of {', '.join(KINDS)}")
-        if rope.rope_type != "default" and "factor" not in known:
-            raise ValueError(f"rope type {rope.rope_type!r} needs a `factor`")
+        needed = NEEDED.get(rope.rope_type, ("factor",))
+        if missing := [name for name in needed if name not in known]:
+            raise ValueError(f"rope type {rope.rope_type!r} needs a `{missing[0]}`")
         if scaling.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError("partial rotary embeddings are not supported")
         return rope

@@ -24,6 +24,12 @@ from jaxguard.models.lora import A, B
 
 PIECE = 4 * 2**20
 """Bytes of a tensor read at a time."""
+TYPES = ("F64", "F32", "F16", "BF16")
+"""Types of stored weights that are read, as safetensors names them."""
+QUANTISED = re.compile(
+    r"\.(qweight|qzeros|g_idx|absmax|quant_map|quant_state|SCB|weight_(scale|packed|format|zero_point))"
+)
+"""Names that GPTQ, AWQ, bitsandbytes, fp8 and compressed-tensors checkpoints hold beside weights."""
 
 
 def load(
@@ -52,9 +58,9 @@ def load(
             whole = np.empty(tuple(lengths), dtypes[path])
             if rule.stacked:
                 for layer, name in zip(whole, names[index[0]], strict=True):
-                    _read(layer, tensors[name], name, rule.layout, shape[1:], index[1:])
+                    _read(layer, tensors[name], name, rule.layout, shape[1:], index[1:], folder)
             else:
-                _read(whole, tensors[names[0]], names[0], rule.layout, shape, index)
+                _read(whole, tensors[names[0]], names[0], rule.layout, shape, index, folder)
             return whole
 
         placed = {
@@ -67,11 +73,21 @@ def load(
 
 
 def _read(
-    out: np.ndarray, handle: Any, name: str, layout: Layout, shape: tuple[int, ...], index: tuple[slice, ...]
+    out: np.ndarray,
+    handle: Any,
+    name: str,
+    layout: Layout,
+    shape: tuple[int, ...],
+    index: tuple[slice, ...],
+    folder: Path,
 ) -> None:
-    """Fill `out`, `PIECE` bytes at a time, with part `index` of a tensor whose whole has our shape `shape`."""
+    """Fill `out`, `PIECE` bytes at a time, with part `index` of a tensor whose whole has our shape `shape`.
+
+    Raises:
+        UserError: it holds NaN or infinity; `folder` says where.
+    """
     if layout.part is None:
-        out[...] = layout.to_ours(handle.get_tensor(name), shape)[index]
+        out[...] = layout.to_ours(_finite(handle.get_tensor(name), name, folder), shape)[index]
         return
     axis = layout.rows % len(shape)
     start, stop, _ = index[axis].indices(shape[axis])
@@ -80,7 +96,16 @@ def _read(
         high = min(low + step, stop)
         part = (*index[:axis], slice(low, high), *index[axis + 1 :])
         place = (*[slice(None)] * axis, slice(low - start, high - start))
-        out[place] = layout.to_ours(handle.get_slice(name)[layout.part(part)], shape)
+        out[place] = layout.to_ours(_finite(handle.get_slice(name)[layout.part(part)], name, folder), shape)
+
+
+def _finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:
+    """Return the values. Raises UserError if one is NaN or infinite: its bits hold those of infinity."""
+    whole = np.dtype(f"u{values.dtype.itemsize}")
+    infinity = np.array(np.inf, values.dtype).view(whole)
+    if ((values.view(whole) & infinity) == infinity).any():
+        raise UserError(f"{folder}: {name} holds NaN or infinity; the checkpoint is damaged, get another")
+    return values
 
 
 def save(
@@ -215,11 +240,19 @@ def _plan(
     """Return for each of our paths its rule and the names on disk it is read from."""
     wanted = expected_shapes(architecture)
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if "language.head.kernel" not in architecture.shapes:
-        unexpected = [name for name in unexpected if not re.search(architecture.table.tied, name)]
+    carried = architecture.table.carried
+    unexpected = [name for name in unexpected if carried is None or not re.search(carried, name)]
+    tied = set(_tied(architecture, found, tensors, folder))
+    unexpected = [name for name in unexpected if name not in tied]
+    if packed := [name for name in unexpected if QUANTISED.search(name)]:
+        raise UserError(
+            f"{folder}: this checkpoint is quantised (it holds {packed[0]}), which cannot be trained; give the "
+            "full-precision one that it was made from"
+        )
     problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
     if not missing:
         problems += _misshapen(wanted, found, tensors)
+        problems += _untypical(wanted, found, tensors)
     if problems:
         shown = "; ".join(problems[:10]) + (f"; and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise UserError(f"{folder}: weights do not fit config.json: {shown}")
@@ -227,6 +260,36 @@ def _plan(
         path: (rule, [found[name] for name in rule.names(architecture.shapes[path].shape[0])])
         for path, rule in _rules(architecture).items()
     }
+
+
+def _tied(architecture: Architecture, found: dict[str, str], tensors: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yield the names of stored heads that equal the embedding which config.json ties them to.
+
+    Raises:
+        UserError: one does not; `transformers` would use it.
+    """
+    rules = {rule.ours: rule.theirs for rule in architecture.table.rules}
+    for head, embedding in architecture.table.tied:
+        own, shared = rules.get(head, ""), rules.get(embedding, "")
+        if head in architecture.shapes or own not in found or shared not in found:
+            continue
+        if not _equal(tensors, found[own], found[shared]):
+            raise UserError(
+                f"{folder}: the weights hold an output head of their own ({found[own]}), which config.json ties to the "
+                f"embedding; set tie_word_embeddings to false, in text_config too, or remove {found[own]}"
+            )
+        yield own
+
+
+def _equal(tensors: Mapping[str, Any], first: str, second: str) -> bool:
+    """Return True if two stored matrices are equal; reads a few rows at a time."""
+    one, other = (tensors[name].get_slice(name) for name in (first, second))
+    if one.get_shape() != other.get_shape():
+        return False
+    rows, columns = one.get_shape()
+    step = max(1, PIECE // (4 * columns))
+    parts = (slice(low, min(low + step, rows)) for low in range(0, rows, step))
+    return all(np.array_equal(one[part], other[part]) for part in parts)
 
 
 def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
@@ -237,6 +300,15 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         theirs = tuple(rule.layout.their_shape(ours[1:] if rule.stacked else ours))
         shapes |= dict.fromkeys(rule.names(ours[0]), theirs)
     return shapes
+
+
+def _untypical(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, str], tensors: Mapping[str, Any]
+) -> Iterator[str]:
+    for name in wanted:
+        stored = tensors[found[name]].get_slice(found[name]).get_dtype()
+        if stored not in TYPES:
+            yield f"{name} is stored as {stored}; give weights of one of {', '.join(TYPES)}"
 
 
 def _misshapen(

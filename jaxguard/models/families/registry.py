@@ -47,7 +47,7 @@ def open_processor(folder: Path) -> Processor:
     read = _module(config, folder, "processor").read
     try:
         processor = read(config, preprocessor)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error

@@ -12,6 +12,7 @@ from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import PLACE, Dialogue, FixedDialogue, named_image
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
+from jaxguard.models.values import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,15 @@ class Blip2Processor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> Blip2Processor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
-    side, text = (config.get("vision_config") or {}).get("image_size", 224), config.get("text_config") or {}
+    side, text = (
+        whole(config.get("vision_config") or {}, "image_size", 224, "vision_config"),
+        config.get("text_config") or {},
+    )
     return Blip2Processor(
         image_shape=(side, side),
-        image_tokens=config.get("num_query_tokens", 32),
+        image_tokens=whole(config, "num_query_tokens", 32),
         image_id=config.get("image_token_index"),
-        vocabulary=text.get("vocab_size", 50272),
-        longest=text.get("max_position_embeddings", 2048),
+        vocabulary=whole(text, "vocab_size", 50272, "text_config"),
+        longest=whole(text, "max_position_embeddings", 2048, "text_config"),
         preprocessor=ImagePreprocessor.read((side, side), preprocessor, crops=False),
     )

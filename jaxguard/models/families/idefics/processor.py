@@ -12,6 +12,7 @@ from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import IMAGE, PLACE, Dialogue, FixedDialogue, named_image, token_id
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
+from jaxguard.models.values import whole
 
 AROUND, UTTERANCE = "<fake_token_around_image>", "<end_of_utterance>"
 
@@ -56,7 +57,7 @@ class IdeficsProcessor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> IdeficsProcessor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
-    side = (config.get("vision_config") or {}).get("image_size", 224)
+    side = whole(config.get("vision_config") or {}, "image_size", 224, "vision_config")
     stated = {name: value for name, value in preprocessor.items() if name != "do_center_crop"}  # IDEFICS never crops
     if "image_size" in stated:
         stated["size"] = {"height": stated["image_size"], "width": stated["image_size"]}
@@ -64,6 +65,6 @@ def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> IdeficsProcess
         image_shape=(side, side),
         image_tokens=1,
         image_id=config.get("image_token_index"),
-        vocabulary=config.get("vocab_size", 32000) + config.get("additional_vocab_size", 0),
+        vocabulary=whole(config, "vocab_size", 32000) + (config.get("additional_vocab_size") or 0),
         preprocessor=ImagePreprocessor.read((side, side), stated, crops=False),
     )

@@ -25,7 +25,7 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
     Raises:
         ValueError: the config asks for something unsupported.
     """
-    text = hf_config.llama(config)
+    text = hf_config.llama(config, "")
     asked = dict(config.get("vision_config") or {})
     asked["hidden_size"] = asked.get("embed_dim", asked.get("hidden_size"))
     vision = hf_config.vision(
@@ -33,7 +33,9 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
         | {"hidden_act": "gelu"}
         | {name: value for name, value in asked.items() if value is not None}
     )
-    resampler = hf_config.pick(ResamplerConfig, config.get("perceiver_config") or {}, width=vision.hidden_size)
+    resampler = hf_config.pick(
+        ResamplerConfig, config.get("perceiver_config") or {}, part="perceiver_config", width=vision.hidden_size
+    )
     gated = hf_config.pick(GatedConfig, config, llama=text, vision_width=vision.hidden_size)
     if text.num_hidden_layers % gated.cross_layer_interval:
         raise ValueError(

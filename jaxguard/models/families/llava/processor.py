@@ -13,6 +13,7 @@ from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import Dialogue, named_image
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
+from jaxguard.models.values import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,15 @@ def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor
     if preprocessor.get("do_pad") and kind != "LlavaImageProcessor":
         raise UserError("preprocessor_config.json: do_pad is only supported for LlavaImageProcessor")
     vision = config.get("vision_config") or {}
-    side, patch = vision.get("image_size", 224), vision.get("patch_size", 32)
+    side, patch = (
+        whole(vision, name, default, "vision_config") for name, default in (("image_size", 224), ("patch_size", 32))
+    )
     class_token = config.get("vision_feature_select_strategy", "default") == "full"
     return LlavaProcessor(
         image_shape=(side, side),
         image_tokens=(side // patch) ** 2 + class_token,
         patch_size=patch,
         image_id=config.get("image_token_index"),
-        vocabulary=(config.get("text_config") or {}).get("vocab_size", 32000),
+        vocabulary=whole(config.get("text_config") or {}, "vocab_size", 32000, "text_config"),
         preprocessor=ImagePreprocessor.read((side, side), preprocessor, crops=True, pads=True),
     )

@@ -9,6 +9,7 @@ from jaxguard.models.convert import Table, linear
 from jaxguard.models.families.llava.flops import step_flops
 from jaxguard.models.families.llava.model import Llava, LlavaConfig
 from jaxguard.models.family import Family
+from jaxguard.models.values import check
 
 
 def read_config(config: dict, folder: Path) -> LlavaConfig:
@@ -20,7 +21,9 @@ def read_config(config: dict, folder: Path) -> LlavaConfig:
     text_values = config.get("text_config") or {}
     hf_config.check_kind("text_config", text_values, "llama")
     hf_config.check_kind("vision_config", config.get("vision_config") or {}, "clip_vision_model")
-    tied = text_values.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
+    tied = any(
+        check("tie_word_embeddings", part.get("tie_word_embeddings") or False, bool) for part in (config, text_values)
+    )
     text = hf_config.llama({**text_values, "tie_word_embeddings": tied})
     vision = hf_config.vision(config.get("vision_config") or {})
     layers = config.get("vision_feature_layer")
@@ -32,6 +35,18 @@ def read_config(config: dict, folder: Path) -> LlavaConfig:
         **hf_config.pixel_statistics(folder),
     )
     hf_config.check_activations(own.projector_hidden_act)
+    if own.vision_feature_select_strategy not in ("default", "full"):
+        raise ValueError(
+            f"vision_feature_select_strategy {own.vision_feature_select_strategy!r} is not supported; use default, full"
+        )
+    count = vision.num_hidden_layers
+    for layer in own.feature_layers:
+        if type(layer) is not int or not -count - 1 <= layer <= count:
+            raise ValueError(
+                f"vision_feature_layer {layer!r} is outside of -{count + 1} to {count}, the tower's layers"
+            )
+    if not own.feature_layers:
+        raise ValueError("vision_feature_layer is empty; name at least one layer")
     return own
 
 
