@@ -18,12 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from jaxguard.errors import UserError
+from jaxguard.files import read_object
 from jaxguard.models.architecture import Architecture, Parameters
+from jaxguard.models.checkpoint_files import read_config
 from jaxguard.models.convert import Layout, Rule, Table
 from jaxguard.models.lora import A, B
 
 PIECE = 4 * 2**20
 """Bytes of a tensor read at a time."""
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TAKEN_OVER = re.compile(
+    r"tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt|.*\.model"
+    r"|chat_template\.(json|jinja)|(pre)?processor_config\.json|generation_config\.json"
+    r"|(LICEN[CS]E|NOTICE|USE_POLICY)(\.(txt|md))?"
+)
+"""Files of a checkpoint that hold for every model trained from it."""
 TYPES = ("F64", "F32", "F16", "BF16")
 """Types of stored weights that are read, as safetensors names them."""
 QUANTISED = re.compile(
@@ -100,12 +109,17 @@ def _read(
 
 
 def _finite(values: np.ndarray, name: str, folder: Path) -> np.ndarray:
-    """Return the values. Raises UserError if one is NaN or infinite: its bits hold those of infinity."""
-    whole = np.dtype(f"u{values.dtype.itemsize}")
-    infinity = np.array(np.inf, values.dtype).view(whole)
-    if ((values.view(whole) & infinity) == infinity).any():
+    """Return the values. Raises UserError if one is NaN or infinite."""
+    if _infinite(values):
         raise UserError(f"{folder}: {name} holds NaN or infinity; the checkpoint is damaged, get another")
     return values
+
+
+def _infinite(values: np.ndarray) -> bool:
+    """Return True if a value is NaN or infinite: its bits hold those of infinity."""
+    whole = np.dtype(f"u{values.dtype.itemsize}")
+    infinity = np.array(np.inf, values.dtype).view(whole)
+    return bool(((values.view(whole) & infinity) == infinity).any())
 
 
 def save(
@@ -114,11 +128,23 @@ def save(
     source: Path,
     out: Path,
     dtype: np.dtype,
+    files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a checkpoint folder in the published layout: our weights, and the other files of `source`.
+    """Write a checkpoint folder in the published layout: our weights, and the tokenizer and processor of `source`.
+
+    config.json states the type of the weights, and processor_config.json what the model's processor must know of it.
+    What describes `source` itself (its model card, records of its training) is not taken over.
+
+    Args:
+        parameters: the weights, without adapters.
+        architecture: of the model.
+        source: the checkpoint that they started from.
+        out: must not exist, or be empty.
+        dtype: of the written weights.
+        files: further text files, by path in the folder.
 
     Raises:
-        UserError: `out` exists and is not empty.
+        UserError: `out` exists and is not empty, or a weight does not fit the type.
     """
     tensors: dict[str, np.ndarray] = {}
     for path, rule in _rules(architecture).items():
@@ -129,13 +155,57 @@ def save(
         }
     with _folder(out) as partial:
         for file in sorted(source.iterdir()):
-            if file.suffix in (".json", ".jinja", ".model", ".txt", ".md") and "safetensors" not in file.name:
+            if TAKEN_OVER.fullmatch(file.name) and file.is_file():
                 shutil.copyfile(file, partial / file.name)
-        _write(tensors, partial / "model.safetensors", dtype)
+        for name, content in _described(architecture, source, dtype).items():
+            _put(partial / name, json.dumps(content, indent=2) + "\n")
+        for name, text in (files or {}).items():
+            _put(partial / name, text)
+        _write(tensors | _carried(architecture.table, source), partial / "model.safetensors", dtype)
+
+
+def _described(architecture: Architecture, source: Path, dtype: np.dtype) -> dict[str, dict[str, Any]]:
+    """Return config.json and processor_config.json of an export, by name."""
+    config = read_object(source / "config.json")
+    for part in (config, *(value for name, value in config.items() if name.endswith("_config"))):
+        if isinstance(part, dict):
+            for name in ("torch_dtype", "dtype", "_name_or_path"):
+                part.pop(name, None)
+    config["dtype"] = str(dtype)
+    token = read_config(source).get("image_token_index")
+    if token is not None and "image_token_id" not in config:
+        config["image_token_index"] = token
+    path = source / "processor_config.json"
+    stated = read_object(path) if path.is_file() else {}
+    processor = stated | architecture.family.processor(architecture.config)
+    return {"config.json": config} | ({path.name: processor} if processor else {})
+
+
+def _carried(table: Table, source: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of `source` that the model does not use and an export takes over, in the table's spelling."""
+    if table.carried is None or not any((source / name).is_file() for name in (SINGLE, INDEX)):
+        return {}
+    with _open(source) as tensors:
+        names = {table.canonical(name): name for name in tensors}
+        return {
+            name: tensors[stored].get_tensor(stored)
+            for name, stored in names.items()
+            if name is not None and re.search(table.carried, name)
+        }
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def save_adapter(
-    parameters: Mapping[str, jax.Array | np.ndarray], architecture: Architecture, base: str, out: Path, dtype: np.dtype
+    parameters: Mapping[str, jax.Array | np.ndarray],
+    architecture: Architecture,
+    base: str,
+    out: Path,
+    dtype: np.dtype,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Write the adapters alone in the layout of `peft`: adapter_config.json and adapter_model.safetensors.
 
@@ -145,6 +215,7 @@ def save_adapter(
         base: name or path of the checkpoint that they adapt.
         out: must not exist, or be empty.
         dtype: of the tensors.
+        files: further text files, by path in the folder.
 
     Raises:
         UserError: the architecture has no adapters, or `out` exists and is not empty.
@@ -176,7 +247,9 @@ def save_adapter(
         "inference_mode": True,
     }
     with _folder(out) as partial:
-        (partial / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        _put(partial / "adapter_config.json", json.dumps(config, indent=2) + "\n")
+        for name, text in (files or {}).items():
+            _put(partial / name, text)
         _write(tensors, partial / "adapter_model.safetensors", dtype)
 
 
@@ -195,7 +268,12 @@ def _folder(out: Path) -> Iterator[Path]:
 
 
 def _write(tensors: Mapping[str, np.ndarray], path: Path, dtype: np.dtype) -> None:
-    whole = {name: np.ascontiguousarray(value, dtype) for name, value in tensors.items()}
+    whole = {}
+    for name, value in tensors.items():
+        with np.errstate(over="ignore"):
+            whole[name] = np.ascontiguousarray(value, dtype)
+        if _infinite(whole[name]):
+            raise UserError(f"{name} does not fit {dtype}, or the run diverged: it would hold NaN or infinity")
     save_file(whole, path, metadata={"format": "pt"})
 
 
@@ -206,7 +284,7 @@ def _rules(architecture: Architecture) -> dict[str, Rule]:
 @contextmanager
 def _open(folder: Path) -> Iterator[dict]:
     """Open a single or sharded checkpoint: tensor name -> open file that holds it."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    index, single = folder / INDEX, folder / SINGLE
     if index.is_file():
         try:
             files = sorted(set(json.loads(index.read_text())["weight_map"].values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jaxguard.models import hf_config, weight_maps
 from jaxguard.models.convert import Rule, Table, leading, linear, norm
@@ -93,4 +94,9 @@ def _bert_attention(ours: str, theirs: str, every: int = 1) -> tuple[Rule, ...]:
     )
 
 
-FAMILY = Family(Blip2, read_config, table, AXES)
+def processor_entries(config: Blip2Config) -> dict[str, Any]:
+    """Return what `Blip2Processor` of `transformers` must know to write as many image tokens as there are queries."""
+    return {"processor_class": "Blip2Processor", "num_query_tokens": config.num_query_tokens}
+
+
+FAMILY = Family(Blip2, read_config, table, AXES, processor_entries)

@@ -106,4 +106,4 @@ def _resampler(ours: str, theirs: str) -> tuple[Rule, ...]:
     )
 
 
-FAMILY = Family(Idefics, read_config, table, AXES, shallow)
+FAMILY = Family(Idefics, read_config, table, AXES, lambda config: {"processor_class": "IdeficsProcessor"}, shallow)

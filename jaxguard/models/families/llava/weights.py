@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jaxguard.models import hf_config, weight_maps
 from jaxguard.models.convert import Table, linear
@@ -74,4 +75,14 @@ def table(config: LlavaConfig) -> Table:
     )
 
 
-FAMILY = Family(Llava, read_config, table, flops=step_flops)
+def processor_entries(config: LlavaConfig) -> dict[str, Any]:
+    """Return what `LlavaProcessor` of `transformers` must know to repeat the image token as often as the model does."""
+    return {
+        "processor_class": "LlavaProcessor",
+        "patch_size": config.vision.patch_size,
+        "num_additional_image_tokens": 1,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+    }
+
+
+FAMILY = Family(Llava, read_config, table, processor=processor_entries, flops=step_flops)
