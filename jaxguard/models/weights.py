@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from jaxguard.errors import UserError
 from jaxguard.files import read_object
+from jaxguard.models.adapters import Adapter
 from jaxguard.models.architecture import Architecture, Parameters
 from jaxguard.models.checkpoint_files import read_config
 from jaxguard.models.convert import Layout, Rule, Table
@@ -46,11 +47,12 @@ def load(
     architecture: Architecture,
     shardings: Mapping[str, jax.sharding.Sharding],
     dtypes: Mapping[str, np.dtype],
+    adapter: Adapter | None = None,
 ) -> Parameters:
     """Load a checkpoint's parameters (without adapters, which it does not hold); each process reads only its shards.
 
     A stack of layers is assembled on the host before it is placed. The largest are loaded first, while the memory of
-    the others is still free. `shardings` and `dtypes` are by parameter path.
+    the others is still free. `shardings` and `dtypes` are by parameter path. An adapter is added to what it adapts.
 
     Raises:
         UserError: unreadable files, or tensors that are missing, unexpected or misshapen (all named in one line).
@@ -66,10 +68,13 @@ def load(
             lengths = (len(range(*part.indices(size))) for part, size in zip(index, shape, strict=True))
             whole = np.empty(tuple(lengths), dtypes[path])
             if rule.stacked:
-                for layer, name in zip(whole, names[index[0]], strict=True):
-                    _read(layer, tensors[name], name, rule.layout, shape[1:], index[1:], folder)
+                parts, own, within = list(zip(whole, names[index[0]], strict=True)), shape[1:], index[1:]
             else:
-                _read(whole, tensors[names[0]], names[0], rule.layout, shape, index, folder)
+                parts, own, within = [(whole, names[0])], shape, index
+            for part, name in parts:
+                _read(part, tensors[name], name, rule.layout, own, within, folder)
+                if adapter is not None:
+                    adapter.add(part, str(architecture.table.canonical(name)), within)
             return whole
 
         placed = {
@@ -261,7 +266,11 @@ def _folder(out: Path) -> Iterator[Path]:
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     if out.exists():
         out.rmdir()
     os.replace(partial, out)

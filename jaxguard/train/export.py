@@ -12,7 +12,7 @@ import numpy as np
 from jaxguard.config import Checkpoint, Config
 from jaxguard.data.encode import Encoder
 from jaxguard.errors import UserError
-from jaxguard.models import weights
+from jaxguard.models import folders, weights
 from jaxguard.models.architecture import Parameters
 from jaxguard.models.checkpoint_files import read_generation
 from jaxguard.models.lora import merged
@@ -63,6 +63,11 @@ def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> N
     """
     if adapter and config.model.trainable != "lora":
         raise UserError(f"the run trains {config.model.trainable!r}: there is no adapter to write; leave --adapter out")
+    if adapter and folders.adapter(config.model.path) is not None:
+        raise UserError(
+            f"the run starts from an adapter ({config.model.path}), so its own adapts no checkpoint; leave "
+            "--adapter out"
+        )
     model = load_model(config.model, config.mesh, config.seed)
     found = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
     parameters = {path: np.asarray(value) for path, value in found.items()}
