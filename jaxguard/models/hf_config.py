@@ -19,16 +19,28 @@ STATISTICS = {"SiglipImageProcessor": (HALVES, HALVES)}
 """Mean and deviation of image processors whose defaults are not CLIP's."""
 
 
-def llama(values: dict, part: str = "text_config") -> LlamaConfig:
-    """Read a decoder's config, which is `part` of config.json. Raises ValueError for something unsupported."""
-    text = pick(LlamaConfig, values, part=part, rope=Rope.read(values))
+def llama(values: dict, part: str = "text_config", **differences: bool) -> LlamaConfig:
+    """Read a decoder's config. Raises ValueError if it asks for something unsupported.
+
+    Args:
+        values: the decoder's part of config.json.
+        part: its name there, for errors.
+        differences: fields of `LlamaConfig` in which the decoder differs from Llama.
+    """
+    text = pick(LlamaConfig, values, part=part, rope=Rope.read(values), **differences)
+    factors = text.rope.short_factor, text.rope.long_factor
+    numbers = all(type(one) in (int, float) and one > 0 for by in factors for one in by or ())
+    if text.rope.rope_type == "longrope" and not (numbers and all(len(by or ()) == text.depth // 2 for by in factors)):
+        raise ValueError(
+            f"rope_parameters: short_factor and long_factor must have {text.depth // 2} positive numbers each"
+        )
     check_heads(text.hidden_size if values.get("head_dim") is None else 0, text.num_attention_heads)
     check_heads(text.num_attention_heads, text.groups)
     check_activations(text.hidden_act)
     return text
 
 
-def vision(values: dict, **differences: bool) -> VitConfig:
+def vision(values: dict, **differences: bool | int) -> VitConfig:
     """Read a vision tower's config. Raises ValueError if it asks for something unsupported.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, get_args, get_type_hints
 
-ZERO_OR_MORE = {"additional_vocab_size", "image_token_index"}
+ZERO_OR_MORE = {"additional_vocab_size", "image_token_index", "num_register_tokens"}
 """Whole numbers that may be 0; the others are counts and widths of at least 1."""
 ANY = {"vision_feature_layer"}
 """Whole numbers that may be negative."""

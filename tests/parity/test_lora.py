@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig as PeftLora
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from jaxguard.config import LoraConfig, MeshConfig, ModelConfig
 from jaxguard.errors import UserError
 from jaxguard.models import weights
+from jaxguard.models.adapters import Adapter
 from jaxguard.models.architecture import architecture, merge
+from jaxguard.models.folders import resolve
 from jaxguard.models.lora import A, B, merged
 from jaxguard.train.setup import load_model
 from tests.parity import checkpoints
@@ -119,6 +123,14 @@ def _name_base(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(folder / "base")}))
 
 
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    _peft(folder / "adapter", checkpoints.llava(folder / "base"))
+    _name_base(folder)
+    return folder / "adapter"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,12 +142,21 @@ def _name_base(folder):
         ({"base_model_name_or_path": "org/other"}, "the base of this adapter is missing"),
     ],
 )
-def test_adapters_that_are_more_than_matrices_are_refused(tmp_path, change, message):
-    checkpoints.llava(tmp_path / "base")
-    arch = architecture(tmp_path / "base", dtype="float32", remat="none", lora=LoraConfig())
-    parameters = jax.tree.map(np.asarray, jax.jit(lambda: arch.initial(0))())
-    weights.save_adapter(parameters, arch, str(tmp_path / "base"), tmp_path / "adapter", np.dtype("float32"))
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_adapters_that_are_more_than_matrices_are_refused(adapter, tmp_path, change, message):
+    shutil.copytree(adapter, tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
-        load_model(ModelConfig(path=str(tmp_path / "adapter")), MeshConfig(), 0)
+        Adapter(tmp_path / "adapter", architecture(resolve(str(path.parent)), dtype="float32", remat="none"))
+
+
+def test_adapters_of_other_models_are_refused(adapter, tmp_path):
+    arch = architecture(adapter.parent / "base", dtype="float32", remat="none")
+    shutil.copytree(adapter, tmp_path / "adapter")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight"
+    wide = tensors | {name: torch.zeros(3, 77), name.replace("layers.0", "layers.9"): tensors[name]}
+    save_file(wide, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=r"layers.0.self_attn.q_proj do not fit its shape \[32, 32\].*layers.9"):
+        Adapter(tmp_path / "adapter", arch)

@@ -9,11 +9,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxguard.errors import UserError
+from jaxguard.models import towers
 from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import Dialogue, named_image
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
 from jaxguard.models.values import whole
+
+SIGLIP_IMAGES = "SiglipImageProcessor"
+PROCESSORS = ("CLIPImageProcessor", "LlavaImageProcessor", SIGLIP_IMAGES, "BitImageProcessor")
+"""Image processors that LLaVA's towers use; the first is the default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +41,21 @@ class LlavaProcessor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
-    kind = preprocessor.get("image_processor_type", "").removesuffix("Fast")
-    if preprocessor.get("do_pad") and kind != "LlavaImageProcessor":
+    images = preprocessor.get("image_processor_type", PROCESSORS[0]).removesuffix("Fast")
+    if images not in PROCESSORS:
+        raise UserError(f"preprocessor_config.json: {images} is not supported; use {', '.join(PROCESSORS)}")
+    if preprocessor.get("do_pad") and images != "LlavaImageProcessor":
         raise UserError("preprocessor_config.json: do_pad is only supported for LlavaImageProcessor")
-    vision = config.get("vision_config") or {}
-    side, patch = (
-        whole(vision, name, default, "vision_config") for name, default in (("image_size", 224), ("patch_size", 32))
-    )
-    class_token = config.get("vision_feature_select_strategy", "default") == "full"
+    kind, vision = towers.tower(config)
+    side, patch = (whole(vision, name, 0, "vision_config") for name in ("image_size", "patch_size"))
+    strategy = config.get("vision_feature_select_strategy", "default")
+    decoder, text = towers.decoder(config)
     return LlavaProcessor(
         image_shape=(side, side),
-        image_tokens=(side // patch) ** 2 + class_token,
+        image_tokens=(side // patch) ** 2 + towers.extras(kind, vision) - (strategy == "default"),
         patch_size=patch,
         image_id=config.get("image_token_index"),
-        vocabulary=whole(config.get("text_config") or {}, "vocab_size", 32000, "text_config"),
-        preprocessor=ImagePreprocessor.read((side, side), preprocessor, crops=True, pads=True),
+        vocabulary=whole(text, "vocab_size", 32000, "text_config"),
+        longest=towers.window(decoder, text),
+        preprocessor=ImagePreprocessor.read((side, side), preprocessor, crops=images != SIGLIP_IMAGES, pads=True),
     )
