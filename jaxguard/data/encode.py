@@ -202,7 +202,7 @@ class Encoder:
                 f"{found}; the chat template and the tokenizer must keep the image token whole"
             )
         if limit is not None and len(pair.tokens) > limit:
-            raise UserError(f"{where} has {len(pair.tokens)} tokens; the model's position table has {limit} rows")
+            raise UserError(f"{where} has {len(pair.tokens)} tokens; the model holds {limit}")
         return pair
 
     def _question(self, text: str) -> str:

@@ -124,7 +124,7 @@ def _pairs(
 
 def _kernels(architecture: Architecture) -> dict[str, tuple[int, int]]:
     """Return name of each linear layer on disk -> (inputs, outputs)."""
-    kernels = {}
+    kernels: dict[str, tuple[int, int]] = {}
     for rule in architecture.table.rules:
         if rule.ours.endswith(".kernel") and rule.ours in architecture.shapes and rule.ours != "vision.patch.kernel":
             shape = architecture.shapes[rule.ours].shape

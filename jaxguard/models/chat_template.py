@@ -170,8 +170,11 @@ def open_template(
     written_end = next((one for one in tail if one in ends or (one in known and one != image_id)), None)
     if written_end is None:
         end_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else ends[0]
-        return made(parts=template.parts, closes=False, end_id=end_id)
-    return made(parts=template.parts, end_id=written_end)
+        template = made(parts=template.parts, closes=False, end_id=end_id)
+    else:
+        template = made(parts=template.parts, end_id=written_end)
+    template.write([(QUESTION, ANSWER)], images=0)
+    return template
 
 
 def _tried(*candidates: ChatTemplate) -> tuple[ChatTemplate, str]:
@@ -202,15 +205,18 @@ def _render(template: ChatTemplate, messages: Messages, *, prompt: bool) -> tupl
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    names: dict[str, Any] = dict(template.names)
+    rendered: Any  # typed as a text, but a list of texts and a list of lists of spans
     try:
-        texts, marked = render_jinja_template(
+        rendered = render_jinja_template(
             [messages],
             chat_template=template.source,
             return_assistant_tokens_mask=template.marks,
             add_generation_prompt=prompt,
-            **template.names,
+            **names,
         )
     except Exception as error:  # a template may fail in any way
         reason = " ".join(str(error).split())
         raise UserError(f"the chat template (chat_template) fails: {type(error).__name__}: {reason}") from error
+    texts, marked = rendered
     return texts[0], list(marked[0]) if marked else []

@@ -19,7 +19,7 @@ STATISTICS = {"SiglipImageProcessor": (HALVES, HALVES)}
 """Mean and deviation of image processors whose defaults are not CLIP's."""
 
 
-def llama(values: dict, part: str = "text_config", **differences: bool) -> LlamaConfig:
+def llama(values: dict, part: str = "text_config", /, **differences: bool) -> LlamaConfig:
     """Read a decoder's config. Raises ValueError if it asks for something unsupported.
 
     Args:
@@ -27,7 +27,7 @@ def llama(values: dict, part: str = "text_config", **differences: bool) -> Llama
         part: its name there, for errors.
         differences: fields of `LlamaConfig` in which the decoder differs from Llama.
     """
-    text = pick(LlamaConfig, values, part=part, rope=Rope.read(values), **differences)
+    text = pick(LlamaConfig, values, part, rope=Rope.read(values), **differences)
     factors = text.rope.short_factor, text.rope.long_factor
     numbers = all(type(one) in (int, float) and one > 0 for by in factors for one in by or ())
     if text.rope.rope_type == "longrope" and not (numbers and all(len(by or ()) == text.depth // 2 for by in factors)):
@@ -47,7 +47,7 @@ def vision(values: dict, **differences: bool | int) -> VitConfig:
         values: the tower's part of config.json.
         differences: fields of `VitConfig` in which the family's tower differs from CLIP's.
     """
-    tower = pick(VitConfig, values, part="vision_config", **differences)
+    tower = pick(VitConfig, values, "vision_config", **differences)
     if tower.num_channels != 3:
         raise ValueError(f"vision_config.num_channels {tower.num_channels} is not supported; use 3")
     if tower.image_size % tower.patch_size:
@@ -84,8 +84,13 @@ def pixel_statistics(folder: Path) -> dict[str, Statistics]:
     if not check("do_normalize", values.get("do_normalize", True), bool):
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if not math.isclose(factor, 1 / 255, rel_tol=1e-6):
-        mean, std = (tuple(value / (255 * factor) for value in three) for three in (mean, std))
+        mean, std = _divided(mean, 255 * factor), _divided(std, 255 * factor)
     return {"image_mean": mean, "image_std": std}
+
+
+def _divided(three: Statistics, by: float) -> Statistics:
+    red, green, blue = (value / by for value in three)
+    return red, green, blue
 
 
 def _three(values: dict[str, Any], name: str, default: Statistics) -> Statistics:
@@ -98,7 +103,7 @@ def _three(values: dict[str, Any], name: str, default: Statistics) -> Statistics
     return red, green, blue
 
 
-def pick(kind: type, values: dict, *, part: str = "", **own: Any) -> Any:
+def pick(kind: type, values: dict, part: str = "", /, **own: Any) -> Any:
     """Build a config dataclass from the entries of a JSON object that name its fields; others keep their defaults.
 
     Args:

@@ -19,7 +19,7 @@ Rotation = tuple[Float[Array, "B T 1 half"], ...]
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The fields of `LlamaConfig` that shape the decoder, with that class's defaults, and an option of other decoders."""
+    """The fields of `LlamaConfig` that shape the decoder, with that class's defaults, and one of Qwen2."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096

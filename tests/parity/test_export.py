@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_the_folder_in_stock_transformers(exported):
         inputs = processor(text=["User:", picture, f"{QUESTION}<end_of_utterance>\nAssistant:"], return_tensors="pt")
     prompt = encoder.prompt(QUESTION, 120)
     assert inputs["input_ids"][0].tolist() == prompt.tokens[prompt.segments > 0].tolist()
-    kind = IdeficsForVisionText2Text if name == "tiny-idefics" else AutoModelForImageTextToText
+    kind: Any = IdeficsForVisionText2Text if name == "tiny-idefics" else AutoModelForImageTextToText
     model, report = kind.from_pretrained(folder, output_loading_info=True)
     assert not any(report[part] for part in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ends = model.generation_config.eos_token_id

@@ -1,5 +1,7 @@
 """Towers and decoders that `llava` checkpoints name, each by itself against `transformers`, and back into it."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,7 +35,8 @@ def test_tower_and_export(tmp_path, tower):
 
     _, parameters = load(tmp_path / "a")
     weights.save(parameters, arch, tmp_path / "a", tmp_path / "b", np.dtype("float32"))
-    back, report = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
+    back, report = loaded
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     for name, value in theirs.state_dict().items():
         torch.testing.assert_close(back.state_dict()[name], value, msg=name)
@@ -113,7 +116,7 @@ def test_rows_fit_the_sliding_window(tmp_path, changes, longest):
     [
         ({"tower": "siglip"}, "leaves out the class token, which a siglip_vision_model has not; use full"),
         ({"tower": "dinov2", "vision": {"use_swiglu_ffn": True}}, "use_swiglu_ffn is not supported"),
-        ({"text": {"rope_parameters": LONG | {"short_factor": [1.0]}}}, "must have 4 positive numbers each"),
+        ({"text": {"rope_parameters": LONG | {"short_factor": [1.0]}}}, "must have 4 positive numbers"),
     ],
     ids=str,
 )

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import PLACE, Dialogue, FixedDialogue, named_image
-from jaxguard.models.preprocessing import ImagePreprocessor
+from jaxguard.models.preprocessing import ImagePreprocessor, check_images
 from jaxguard.models.processor import Processor
 from jaxguard.models.values import whole
 
@@ -43,6 +43,7 @@ class Blip2Processor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> Blip2Processor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
+    check_images(preprocessor, "BlipImageProcessor")
     side, text = (
         whole(config.get("vision_config") or {}, "image_size", 224, "vision_config"),
         config.get("text_config") or {},

@@ -28,7 +28,7 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
     """
     text_values = config.get("text_config") or {}
     hf_config.check_kind("text_config", text_values, "opt")
-    text = hf_config.pick(OptConfig, text_values, part="text_config")
+    text = hf_config.pick(OptConfig, text_values, "text_config")
     if text_values.get("word_embed_proj_dim") not in (None, text.hidden_size):
         raise ValueError("text_config.word_embed_proj_dim must equal hidden_size: image vectors replace embeddings")
     if text_values.get("_remove_final_layer_norm"):
@@ -46,7 +46,7 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
     asked = config.get("qformer_config") or {}
     if asked.get("use_qformer_text_input"):
         raise ValueError("qformer_config.use_qformer_text_input is not supported: prompts go to the language model")
-    qformer = hf_config.pick(QFormerConfig, asked, part="qformer_config", encoder_hidden_size=vision.hidden_size)
+    qformer = hf_config.pick(QFormerConfig, asked, "qformer_config", encoder_hidden_size=vision.hidden_size)
     if qformer.num_hidden_layers % qformer.cross_attention_frequency:
         raise ValueError(
             f"qformer_config.cross_attention_frequency {qformer.cross_attention_frequency} does not divide "

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import IMAGE, PLACE, Dialogue, FixedDialogue, named_image, token_id
-from jaxguard.models.preprocessing import ImagePreprocessor
+from jaxguard.models.preprocessing import ImagePreprocessor, check_images
 from jaxguard.models.processor import Processor
 from jaxguard.models.values import whole
 
@@ -57,6 +57,7 @@ class IdeficsProcessor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> IdeficsProcessor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
+    check_images(preprocessor, "IdeficsImageProcessor")
     side = whole(config.get("vision_config") or {}, "image_size", 224, "vision_config")
     stated = {name: value for name, value in preprocessor.items() if name != "do_center_crop"}  # IDEFICS never crops
     if "image_size" in stated:

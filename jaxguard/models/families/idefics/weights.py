@@ -34,7 +34,7 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
         | {name: value for name, value in asked.items() if value is not None}
     )
     resampler = hf_config.pick(
-        ResamplerConfig, config.get("perceiver_config") or {}, part="perceiver_config", width=vision.hidden_size
+        ResamplerConfig, config.get("perceiver_config") or {}, "perceiver_config", width=vision.hidden_size
     )
     gated = hf_config.pick(GatedConfig, config, llama=text, vision_width=vision.hidden_size)
     if text.num_hidden_layers % gated.cross_layer_interval:

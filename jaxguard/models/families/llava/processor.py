@@ -12,7 +12,7 @@ from jaxguard.errors import UserError
 from jaxguard.models import towers
 from jaxguard.models.chat_template import open_template
 from jaxguard.models.dialogue import Dialogue, named_image
-from jaxguard.models.preprocessing import ImagePreprocessor
+from jaxguard.models.preprocessing import ImagePreprocessor, check_images
 from jaxguard.models.processor import Processor
 from jaxguard.models.values import whole
 
@@ -41,9 +41,7 @@ class LlavaProcessor(Processor):
 
 def read(config: dict[str, Any], preprocessor: dict[str, Any]) -> LlavaProcessor:
     """Build the processor from the content of config.json and preprocessor_config.json."""
-    images = preprocessor.get("image_processor_type", PROCESSORS[0]).removesuffix("Fast")
-    if images not in PROCESSORS:
-        raise UserError(f"preprocessor_config.json: {images} is not supported; use {', '.join(PROCESSORS)}")
+    images = check_images(preprocessor, *PROCESSORS)
     if preprocessor.get("do_pad") and images != "LlavaImageProcessor":
         raise UserError("preprocessor_config.json: do_pad is only supported for LlavaImageProcessor")
     kind, vision = towers.tower(config)

@@ -23,9 +23,9 @@ def read_config(config: dict, folder: Path) -> LlavaConfig:
     """
     kind, vision_values = towers.tower(config)
     decoder, text_values = towers.decoder(config)
-    flags = [part.get("tie_word_embeddings") or False for part in (config, text_values)]
-    tied = any(check("tie_word_embeddings", flag, bool) for flag in flags)
-    text = hf_config.llama({**text_values, "tie_word_embeddings": tied}, **_DECODERS[decoder])
+    name = "tie_word_embeddings"
+    flags = [check(name, part.get(name) or False, bool) for part in (config, text_values)]
+    text = hf_config.llama({**text_values, name: any(flags)}, **_DECODERS[decoder])
     vision = _vision(kind, vision_values)
     layers = config.get("vision_feature_layer")
     own = hf_config.pick(
