@@ -82,6 +82,8 @@ class Encoder:
         self.pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self.eos_id
         self.vocabulary_size = len(self._tokenizer)
         self._special = _special(self._tokenizer, self._dialogue)
+        added = self._backend.encode("a").special_tokens_mask
+        self._behind = len(added) - len("".join(map(str, added)).rstrip("1"))
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Encoder:
@@ -219,17 +221,20 @@ class Encoder:
     def _tokenize(self, written: Written, images: int) -> _Pair:
         """Tokenize a dialogue: its lead if there are images, its text, and its end token if the text lacks it.
 
-        A token is learnt if it overlaps an answer. Image tokens are repeated `Dialogue.repeats` times.
+        A token is learnt if it overlaps an answer. Image tokens are repeated `Dialogue.repeats` times. The tokenizer
+        adds its special tokens before a text that does not begin with bos, but none behind it: a prompt goes on.
         """
         bos = self._tokenizer.bos_token
-        encoding = self._backend.encode(written.text, add_special_tokens=not (bos and written.text.startswith(bos)))
+        special = not (bos and written.text.startswith(bos))
+        encoding = self._backend.encode(written.text, add_special_tokens=special)
+        count = len(encoding.ids) - (self._behind if special else 0)
         lead = self._dialogue.lead if images else ()
         tail = () if written.ended or not written.answers else (self.eos_id,)
-        learnt = np.zeros(len(encoding.ids), bool)
-        begins, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+        learnt = np.zeros(count, bool)
+        begins, ends = np.array(encoding.offsets[:count], np.int64).reshape(-1, 2).T
         for begin, end in written.answers:
             learnt |= (begins < end) & (ends > begin)
-        tokens = np.array([*lead, *encoding.ids, *tail], np.int32)
+        tokens = np.array([*lead, *encoding.ids[:count], *tail], np.int32)
         learnt = np.concatenate([np.zeros(len(lead), bool), learnt, np.ones(len(tail), bool)])
         times = np.where(tokens == self.image_id, self._dialogue.repeats, 1)
         return _Pair(tokens.repeat(times), learnt.repeat(times))

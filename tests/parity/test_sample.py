@@ -42,7 +42,7 @@ def draw(family: str, rng: np.random.Generator) -> dict[str, Any]:
     if family == "llava":
         tower, decoder = one("clip", "siglip", "dinov2", "registers"), one("llama", "mistral", "qwen2")
         count = vision["num_hidden_layers"]
-        layers = one(-1, 0, count, [-1, 0], [count])
+        layers = one(-1, -2, count, [-1, 0], [count])
         text = {
             "num_key_value_heads": one(1, 2, 4),
             "num_hidden_layers": one(1, 2),
