@@ -39,20 +39,20 @@ def check(name: str, value: Any, kind: Any, part: str = "") -> Any:
     Raises:
         ValueError: it is of another type, or out of range.
     """
-    kinds = get_args(kind) or (kind,)
+    allowed = get_args(kind) or (kind,)
     where = f"{part}.{name}" if part else name
-    if int in kinds and float not in kinds:
-        least = None if name in ANY else 0 if name in ZERO_OR_MORE else 1
-        if type(value) is int and (least is None or value >= least):
-            return value
-        if not isinstance(value, tuple) or len(kinds) < 2:
-            said = "a whole number" if least is None else f"a whole number of at least {least}"
-            raise ValueError(f"{where} is {value!r}: must be {said}")
-    elif float in kinds:
+    if isinstance(value, tuple):  # no JSON value: a family made and checks it
+        return value
+    if float in allowed:
         if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
             raise ValueError(f"{where} is {value!r}: must be a number of at least 0")
-    elif (bool in kinds or str in kinds) and type(value) not in kinds:
-        raise ValueError(f"{where} is {value!r}: must be {'true or false' if bool in kinds else 'a text'}")
+    elif int in allowed:
+        least = None if name in ANY else 0 if name in ZERO_OR_MORE else 1
+        if type(value) is not int or (least is not None and value < least):
+            said = "a whole number" if least is None else f"a whole number of at least {least}"
+            raise ValueError(f"{where} is {value!r}: must be {said}")
+    elif (bool in allowed or str in allowed) and type(value) not in allowed:
+        raise ValueError(f"{where} is {value!r}: must be {'true or false' if bool in allowed else 'a text'}")
     return value
 
 
