@@ -13,8 +13,10 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from jaxguard.data.rows import Row
 from jaxguard.errors import UserError
-from jaxguard.models.dialogue import IMAGE
+from jaxguard.models.checkpoint_files import read_config, read_generation, read_template
+from jaxguard.models.dialogue import IMAGE, Dialogue, Turn, Written, end_tokens, token_id
 from jaxguard.models.families.registry import open_processor
+from jaxguard.models.processor import Processor
 
 FIRST_PACKED = 2
 """Segment of the first pair behind a shared prefix."""
@@ -62,31 +64,26 @@ class Encoder:
     """Tokenizer, dialogue format and image preprocessing of a checkpoint. Picklable; needs neither JAX nor torch."""
 
     def __init__(self, folder: Path):
-        from transformers import AutoTokenizer
-
         self.folder = folder
         self.processor = open_processor(folder)
         self.image_shape, self.patch_size = self.processor.image_shape, self.processor.patch_size
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{folder} holds no usable tokenizer files ({reason})") from error
-        if not self._tokenizer.is_fast:
-            raise UserError(f"{folder}: its tokenizer runs in Python alone; add tokenizer.json")
+        self._tokenizer = _open_tokenizer(folder)
         # Called directly, because transformers' wrapper doubles the time of a row.
         self._backend = self._tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
         try:
-            self._dialogue = self.processor.dialogue(self._tokenizer)
+            self._dialogue = _open_dialogue(folder, self.processor, self._tokenizer)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from error
         self.image_id, self.eos_id = self._dialogue.image_id, self._dialogue.end_id
+        self.stop_ids = self._dialogue.stops
         self.bos_id = self._tokenizer.bos_token_id
         self.pad_id = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self.eos_id
         self.vocabulary_size = len(self._tokenizer)
-        self._special = _special(self._tokenizer, self.image_id)
+        self._special = _special(self._tokenizer, self._dialogue)
+        added = self._backend.encode("a").special_tokens_mask
+        self._behind = len(added) - len("".join(map(str, added)).rstrip("1"))
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Encoder:
@@ -111,7 +108,7 @@ class Encoder:
             pairs, pack = [self._pair(row, range(len(row.prompts)))], 1
         else:
             pairs = [self._pair(row, [index]) for index in drawn]
-        shared = self._shared(pairs[0].tokens) if pack > 1 else 0
+        shared = self._shared(row, pairs) if pack > 1 else 0
         first = pairs[0]
         if len(first.tokens) > length:
             raise UserError(f"row {row.key} has {len(first.tokens)} tokens; raise --data.length above {length}")
@@ -146,23 +143,24 @@ class Encoder:
         pairs = [self._pair(row, indices) for indices in turns]
         return [(len(pair.tokens), pair.answers) for pair in pairs]
 
-    def prompt(self, text: str, length: int, images: int = 1) -> Encoded:
+    def prompt(self, text: str, length: int, images: int = 1, system: str = "") -> Encoded:
         """Encode a generation prompt, LEFT-padded to `length`.
 
         Args:
             text: the question, with one `<image>` per image; optional for a single image.
             length: number of tokens of the result.
             images: number of images.
+            system: text of a system turn; empty: none.
 
         Raises:
             UserError: the prompt is too long, or placeholders do not match the images.
         """
-        _check_placed(f"the prompt {text[:40]!r}", text.count(IMAGE), images)
-        opening = self._dialogue.opening(self._question(text), images)
-        tokens, _ = self._tokenize(opening, images)
+        where = f"the prompt {text[:40]!r}"
+        _check_placed(where, text.count(IMAGE), images)
+        tokens = self._written(where, [(self._question(text), None)], images, system).tokens
         missing = length - len(tokens)
         if missing < 0:
-            raise UserError(f"the prompt {text[:40]!r} has {len(tokens)} tokens; raise --data.length above {length}")
+            raise UserError(f"{where} has {len(tokens)} tokens; raise --data.length above {length}")
         padding, axes = (missing, 0), [(0, 0)] * len(self.processor.position_axes)
         return Encoded(
             np.pad(tokens, padding, constant_values=self.pad_id),
@@ -187,22 +185,27 @@ class Encoder:
     def _pair(self, row: Row, turns: Sequence[int]) -> _Pair:
         """Encode these pairs of a row as the turns of one dialogue, in order."""
         prompts, images = [self._question(row.prompts[index]) for index in turns], len(row.images)
-        placed = sum(prompt.count(IMAGE) for prompt in prompts)
-        _check_placed(f"row {row.key}", placed, images)
+        _check_placed(f"row {row.key}", sum(prompt.count(IMAGE) for prompt in prompts), images)
+        answers = [self._plain(row.answers[index]) for index in turns]
+        return self._written(f"row {row.key}", list(zip(prompts, answers, strict=True)), images, row.system)
+
+    def _written(self, where: str, turns: list[Turn], images: int, system: str) -> _Pair:
+        """Encode a dialogue; `where` names it in errors."""
         try:
-            text = self._dialogue.opening(prompts[0], 0 if placed else images)
-            bounds: list[int] = []
-            for number, (index, prompt) in enumerate(zip(turns, prompts, strict=True)):
-                if number:
-                    bounds.append(len(text) + len(self._dialogue.end))
-                    text += self._dialogue.following(prompt)
-                bounds.append(len(text))
-                text += f" {self._plain(row.answers[index])}"
+            written = self._dialogue.write(turns, images=images, system=self._plain(system))
         except UserError as error:
-            raise UserError(f"row {row.key}: {error}") from error
-        tokens, ends = self._tokenize(text, images, (self.eos_id,))
-        # A token is learnt if it ends in an answer: after an odd number of bounds, which open and close in turn.
-        return _Pair(tokens, np.searchsorted(bounds, ends) % 2 == 1)
+            raise UserError(f"{where}: {error}") from error
+        pair = self._tokenize(written, images)
+        wanted, limit = images * self.processor.image_tokens, self.processor.longest
+        found = int(np.count_nonzero(pair.tokens == self.image_id))
+        if found != wanted:
+            raise UserError(
+                f"{where} has {images} images, which take {wanted} image tokens (id {self.image_id}), but its text has "
+                f"{found}; the chat template and the tokenizer must keep the image token whole"
+            )
+        if limit is not None and len(pair.tokens) > limit:
+            raise UserError(f"{where} has {len(pair.tokens)} tokens; the model holds {limit}")
+        return pair
 
     def _question(self, text: str) -> str:
         """Escape special tokens in a question, except its image placeholders."""
@@ -215,24 +218,41 @@ class Encoder:
         """
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
-    def _tokenize(
-        self, text: str, images: int, tail: tuple[int, ...] = ()
-    ) -> tuple[Int32[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-        """Tokenize a text; return its tokens followed by `tail`, and the end of each token in the text (in characters).
+    def _tokenize(self, written: Written, images: int) -> _Pair:
+        """Tokenize a dialogue: its lead if there are images, its text, and its end token if the text lacks it.
 
-        If there are images, the dialogue's lead comes first and ends at 0. The tail ends after the text. Image tokens
-        are repeated `Dialogue.repeats` times.
+        A token is learnt if it overlaps an answer. Image tokens are repeated `Dialogue.repeats` times. The tokenizer
+        adds its special tokens before a text that does not begin with bos, but none behind it: a prompt goes on.
         """
-        encoding = self._backend.encode(text, add_special_tokens=self._dialogue.special)
-        lead, behind = self._dialogue.lead if images else (), len(text) + 1
-        tokens = np.array([*lead, *encoding.ids, *tail], np.int32)
-        ends = np.array([0] * len(lead) + [end for _, end in encoding.offsets] + [behind] * len(tail))
+        bos = self._tokenizer.bos_token
+        special = not (bos and written.text.startswith(bos))
+        encoding = self._backend.encode(written.text, add_special_tokens=special)
+        count = len(encoding.ids) - (self._behind if special else 0)
+        lead = self._dialogue.lead if images else ()
+        tail = () if written.ended or not written.answers else (self.eos_id,)
+        learnt = np.zeros(count, bool)
+        begins, ends = np.array(encoding.offsets[:count], np.int64).reshape(-1, 2).T
+        for begin, end in written.answers:
+            learnt |= (begins < end) & (ends > begin)
+        tokens = np.array([*lead, *encoding.ids[:count], *tail], np.int32)
+        learnt = np.concatenate([np.zeros(len(lead), bool), learnt, np.ones(len(tail), bool)])
         times = np.where(tokens == self.image_id, self._dialogue.repeats, 1)
-        return tokens.repeat(times), ends.repeat(times)
+        return _Pair(tokens.repeat(times), learnt.repeat(times))
 
-    def _shared(self, tokens: Int32[np.ndarray, " N"]) -> int:
-        """Count the tokens through the last image token; 1 if there is none."""
-        return int(np.flatnonzero(tokens == self.image_id).max(initial=0)) + 1
+    def _shared(self, row: Row, pairs: list[_Pair]) -> int:
+        """Count the tokens through the last image token, which packed pairs share; 1 if there is none.
+
+        Raises:
+            UserError: they differ in them.
+        """
+        first = pairs[0].tokens
+        count = int(np.flatnonzero(first == self.image_id).max(initial=0)) + 1
+        if any(not np.array_equal(pair.tokens[:count], first[:count]) for pair in pairs):
+            raise UserError(
+                f"row {row.key}: its pairs differ in the text before the image, so they cannot share it; "
+                "set data.pack 1"
+            )
+        return count
 
 
 def draw_pairs(row: Row, pack: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -249,8 +269,45 @@ def _check_placed(where: str, placed: int, images: int) -> None:
         raise UserError(f"{where} has {placed} {IMAGE} for {images} images")
 
 
-def _special(tokenizer: Any, image_id: int) -> re.Pattern[str]:
-    """Return the pattern of all texts that the tokenizer maps to special tokens."""
-    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(image_id)}
+def _open_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # it also checks config.json, by libraries with errors of their own
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} holds no usable tokenizer files, or its config.json is wrong ({reason})") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{folder}: its tokenizer runs in Python alone; add tokenizer.json")
+    return tokenizer
+
+
+def _open_dialogue(folder: Path, processor: Processor, tokenizer: Any) -> Dialogue:
+    """Open the dialogue format, and check that the model has a row for every token of the tokenizer.
+
+    Raises:
+        UserError: it has not, or the checkpoint's files do not define the format.
+    """
+    if processor.vocabulary is not None:
+        known = {number: token for token, number in tokenizer.get_vocab().items()}
+        beyond = sorted(number for number in known if number >= processor.vocabulary)
+        if beyond:
+            shown = ", ".join(f"{known[number]} ({number})" for number in beyond[:3])
+            raise UserError(
+                f"{len(beyond)} tokens of the tokenizer have no row in the embedding table of {processor.vocabulary}: "
+                f"{shown}{', ...' if beyond[3:] else ''}; resize the model's embeddings, or remove the added tokens"
+            )
+    ends = end_tokens(read_config(folder), read_generation(folder), tokenizer)
+    dialogue = processor.dialogue(tokenizer, template=read_template(folder, tokenizer.chat_template), ends=ends)
+    name = getattr(tokenizer, "image_token", None) or IMAGE
+    named = token_id(tokenizer, name)
+    if named is not None and named != dialogue.image_id:
+        raise UserError(f"{name} of the tokenizer is {named}, config.json says {dialogue.image_id}")
+    return dialogue
+
+
+def _special(tokenizer: Any, dialogue: Dialogue) -> re.Pattern[str]:
+    """Return the pattern of all texts that the tokenizer maps to special tokens, or that the format writes itself."""
+    tokens = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} | dialogue.control
+    tokens |= {IMAGE, *tokenizer.all_special_tokens, tokenizer.convert_ids_to_tokens(dialogue.image_id)}
     return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))

@@ -195,7 +195,7 @@ def eval_batches(
         own = [start + place for place in (range(batch_size) if places is None else places)]
         filled = [source[min(index, count - 1)] for index in own]
         part = filled[: sum(index < count for index in own)]
-        prompts = [encoder.prompt(row.prompts[0], length, len(row.images)) for row in filled]
+        prompts = [encoder.prompt(row.prompts[0], length, len(row.images), row.system) for row in filled]
         ids = [row.id for row in part] + [-1] * (len(filled) - len(part))
         rows = [
             BatchRow(**vars(prompt), images=_images(encoder, row, images)[None], id=number)

@@ -25,11 +25,17 @@ NEVER = -1e9
 
 
 def greedy(
-    graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int
+    graph: nnx.GraphDef,
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    new_tokens: int,
+    end_token: int,
+    stops: tuple[int, ...] = (),
 ) -> Int[Array, "B A"]:
     """Decode left-padded prompts greedily; finished rows are filled up with `end_token`.
 
-    Pure: jit it with `graph`, `new_tokens` and `end_token` static. Stops early when every row has ended.
+    Pure: jit it with `graph`, `new_tokens`, `end_token` and `stops` static. Stops early when every row has ended.
 
     Args:
         graph: Graph definition of the model.
@@ -37,6 +43,7 @@ def greedy(
         batch: Prompts; only the first view is used.
         new_tokens: A, largest number of new tokens.
         end_token: Id of the token that ends an answer.
+        stops: Ids of further tokens that end one.
     """
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=1)
     first = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -45,13 +52,14 @@ def greedy(
     def unfinished(carry: Any) -> Bool[Array, ""]:
         count, answer, _ = carry
         last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1, keepdims=False)
-        return (count < new_tokens) & jnp.any(last != end_token)
+        return (count < new_tokens) & ~jnp.all(_is_end(last, end_token, stops))
 
     def step(carry: Any) -> Any:
         count, answer, cache = carry
         last = jax.lax.dynamic_index_in_dim(answer, count - 1, axis=1, keepdims=False)
         logits, cache = extend(last, count, cache)
-        token = jnp.where(last == end_token, end_token, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        token = jnp.where(_is_end(last, end_token, stops), end_token, token)
         return count + 1, jax.lax.dynamic_update_slice_in_dim(answer, token[:, None], count, axis=1), cache
 
     return jax.lax.while_loop(unfinished, step, (jnp.int32(1), answer, cache))[1]
@@ -76,7 +84,14 @@ class _Beams:
 
 
 def beam(
-    graph: nnx.GraphDef, parameters: Parameters, batch: Batch, *, new_tokens: int, end_token: int, beams: int
+    graph: nnx.GraphDef,
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    new_tokens: int,
+    end_token: int,
+    beams: int,
+    stops: tuple[int, ...] = (),
 ) -> Int[Array, "B A"]:
     """Decode with beam search: the continuation of the highest mean log-probability found. Arguments as `greedy`.
 
@@ -84,21 +99,22 @@ def beam(
     stopping).
     """
     rows = len(batch.tokens)
+    kept = max(2, 1 + len({end_token, *stops})) * beams  # so that as many that have not ended remain
     logits, cache, extend = _begin(merge(graph, parameters), batch, new_tokens, copies=beams)
 
     def grow(state: _Beams, logits: Float[Array, "N V"]) -> _Beams:
         size = logits.shape[-1]
         sums = jax.nn.log_softmax(logits).reshape(rows, beams, size) + state.scores[..., None]
-        sums, chosen = jax.lax.top_k(sums.reshape(rows, beams * size), 2 * beams)
+        sums, chosen = jax.lax.top_k(sums.reshape(rows, beams * size), kept)
         parents, tokens = chosen // size, chosen % size
         place = jnp.arange(new_tokens)[None, None] == state.count
         candidates = jnp.where(place, tokens[..., None], _take(state.growing, parents))
         last = state.count + 1 >= new_tokens
-        ends = (tokens == end_token) | last
+        ends = _is_end(tokens, end_token, stops) | last
 
         going, order = jax.lax.top_k(sums + jnp.where(ends, NEVER, 0.0), beams)
         length = (state.count + 1).astype(jnp.float32)
-        final = ends & (jnp.arange(2 * beams) < beams)[None]
+        final = ends & (jnp.arange(kept) < beams)[None]
         means = sums / length + jnp.where(state.open & final, 0.0, NEVER)
         means, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, means], axis=1), beams)
         ended = _take(jnp.concatenate([state.ended, candidates], axis=1), best)
@@ -127,6 +143,10 @@ def beam(
         return grow(dataclasses.replace(state, cache=cache), logits)
 
     return jax.lax.while_loop(lambda state: jnp.any(state.open), step, grow(state, logits)).ended[:, 0]
+
+
+def _is_end(tokens: Int[Array, "*N"], end_token: int, stops: tuple[int, ...]) -> Bool[Array, "*N"]:
+    return jnp.isin(tokens, jnp.array([end_token, *stops], tokens.dtype))
 
 
 def _take(values: Array, order: Int[Array, "B beams"]) -> Array:

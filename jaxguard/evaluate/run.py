@@ -29,6 +29,7 @@ from jaxguard.evaluate.decode import beam, greedy
 from jaxguard.evaluate.java import Java
 from jaxguard.evaluate.predictions import Prediction, from_line, to_line, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
+from jaxguard.models import folders
 from jaxguard.models.architecture import Parameters
 from jaxguard.train.checkpoint import FOLDER
 from jaxguard.train.export import run_parameters
@@ -47,9 +48,9 @@ class Decoder:
     generate: Callable[[Parameters, Batch], Int[jax.Array, "B A"]]
 
     @classmethod
-    def build(cls, model: Model, parameters: Parameters, evaluate: EvaluateConfig) -> Decoder:
-        encoder = Encoder.from_checkpoint(model.folder)
-        return cls(encoder, model, parameters, evaluate.batch_size, decoding(evaluate, model, encoder.eos_id))
+    def build(cls, encoder: Encoder, model: Model, parameters: Parameters, evaluate: EvaluateConfig) -> Decoder:
+        search = decoding(evaluate, model, encoder.eos_id, encoder.stop_ids[1:])
+        return cls(encoder, model, parameters, evaluate.batch_size, search)
 
     def answer(self, source: RowSource, data: DataConfig, count: int) -> Iterator[tuple[Row, str]]:
         """Answer the first `count` rows; yields (row, answer) for the rows of this process."""
@@ -61,13 +62,14 @@ class Decoder:
             yield from ((row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False))
 
 
-def decoding(evaluate: EvaluateConfig, model: Model, end_token: int) -> Any:
+def decoding(evaluate: EvaluateConfig, model: Model, end_token: int, stops: tuple[int, ...] = ()) -> Any:
     """Jit the decoding of a batch of prompts: (parameters, batch) -> tokens [B, A]."""
     search = functools.partial(
         greedy if evaluate.beams == 1 else functools.partial(beam, beams=evaluate.beams),
         model.architecture.graph,
         new_tokens=evaluate.new_tokens,
         end_token=end_token,
+        stops=stops,
     )
 
     def decode(parameters: Parameters, batch: Batch) -> jax.Array:
@@ -124,10 +126,11 @@ def evaluate(
     Raises:
         UserError: The run is not trained, or its test data is missing.
     """
+    encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     model = model or load_model(config.model, config.mesh, config.seed)
     check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
     parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
-    decoder = Decoder.build(model, parameters, config.evaluate)
+    decoder = Decoder.build(encoder, model, parameters, config.evaluate)
     folder = config.run_dir if out is None else out
     predictions = predict(config, decoder, attack or config.attack)
     if processes.is_main():
@@ -145,13 +148,13 @@ def generate(config: Config, image: Path, prompt: str) -> str:
     Raises:
         UserError: The image is missing, too large or not an image.
     """
-    pixels = read_image(image)
+    pixels, encoder = read_image(image), Encoder.from_checkpoint(folders.resolve(config.model.path))
     model = load_model(config.model, config.mesh, config.seed)
     trained = (config.run_dir / FOLDER).is_dir()
     parameters = model.parameters
     if trained:
         parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
-    decoder = Decoder.build(model, parameters, config.evaluate)
+    decoder = Decoder.build(encoder, model, parameters, config.evaluate)
     row = Row(0, str(image), pixels, (prompt,), ("",), ())
     ways = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
     batch, _ = next(eval_batches([row], 1, decoder.encoder, ways, config.data.length))

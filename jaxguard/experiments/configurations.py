@@ -134,6 +134,11 @@ def _validate_image(config: Config) -> None:
             f"data.length is {config.data.length}: must exceed the {processor.image_tokens} tokens of an image of "
             f"{folder}"
         )
+    if processor.longest is not None and config.data.length + config.evaluate.new_tokens > processor.longest:
+        raise UserError(
+            f"data.length ({config.data.length}) and evaluate.new_tokens ({config.evaluate.new_tokens}) exceed the "
+            f"{processor.longest} tokens that {folder} holds (position table or sliding window); lower data.length"
+        )
     if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
         views.check(config.view, processor.image_shape, processor.patch_size)
 

@@ -121,7 +121,9 @@ def demo(task: Task, out: Path, family: str = FAMILY) -> None:
 
 
 def _evaluate_untrained(config: Config, model: Model, attack: AttackConfig) -> Scores:
-    predictions = predict(config, Decoder.build(model, model.parameters, config.evaluate), attack)
+    predictions = predict(
+        config, Decoder.build(Encoder.from_checkpoint(model.folder), model, model.parameters, config.evaluate), attack
+    )
     config.run_dir.mkdir(parents=True, exist_ok=True)
     write_predictions(predictions, config.run_dir / "predictions.jsonl")
     scores = score(predictions, config.evaluate.task)

@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxguard.config import LoraConfig, Remat
 from jaxguard.errors import UserError
-from jaxguard.files import read_object
+from jaxguard.models.checkpoint_files import read_config
 from jaxguard.models.convert import Table
 from jaxguard.models.families.registry import open_family
 from jaxguard.models.family import Family
@@ -64,11 +64,11 @@ def architecture(folder: Path, *, dtype: str, remat: Remat, lora: LoraConfig | N
     Raises:
         UserError: unreadable files, an unsupported model type, or shapes that do not fit together.
     """
-    config = read_object(folder / "config.json")
+    config = read_config(folder)
     family = open_family(config, folder)
     try:
         resolved = family.read_config(config, folder)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
 
     def build() -> VisionLanguageModel:

@@ -69,8 +69,7 @@ class Table:
     """A family's rules; rules of parameters that a config leaves out are not used.
 
     `renames` are applied first to the names on disk, so that all published spellings of one layout are accepted. Names
-    that match `ignored` (buffers, not parameters) are skipped, and so are those that match `tied` if the output head
-    is the embedding.
+    that match `ignored` (buffers, not parameters) are skipped.
     """
 
     rules: tuple[Rule, ...]
@@ -78,7 +77,13 @@ class Table:
     modules: tuple[tuple[str, str], ...] = ()
     """(pattern, replacement) from a module's name in this table to its name in a live `transformers` model."""
     ignored: str = r"(position_ids|rotary_emb\.inv_freq)$"
-    tied: str = r"lm_head\."
+    carried: str | None = None
+    """Pattern of names that the model does not use, and that an export takes over from the checkpoint."""
+    tied: tuple[tuple[str, str], ...] = (
+        ("language.head.kernel", "language.embedding.table"),
+        ("language.additional_head.kernel", "language.additional_embedding.table"),
+    )
+    """(head, embedding): our paths of what config.json may tie."""
 
     def canonical(self, name: str) -> str | None:
         """Return the name in this table's spelling, or None for a name that is skipped."""

@@ -29,6 +29,7 @@ class Family:
         read_config: (content of config.json, checkpoint folder) -> the module's config.
         table: the module's config -> names and layouts on disk.
         axes: sharding rules of the parameters that only this family has; they take precedence over the shared rules.
+        processor: the module's config -> entries of processor_config.json that `transformers` needs.
         shallow: (content of config.json, layers) -> the same with `layers` layers in towers and decoder.
         flops: (config, shapes, shapes of what trains, views) -> operations of a train step, counted from shapes; None
             counts the matmuls of the traced step.
@@ -38,5 +39,6 @@ class Family:
     read_config: Callable[[dict[str, Any], Path], Any]
     table: Callable[[Any], Table]
     axes: AxisRules = ()
+    processor: Callable[[Any], dict[str, Any]] = lambda config: {}
     shallow: Callable[[dict[str, Any], int], dict[str, Any]] = shallow
     flops: Callable[[Any, Shapes, Shapes, Sequence[View]], float] | None = None

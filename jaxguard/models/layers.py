@@ -16,10 +16,17 @@ from jaxguard.models.placement import rows
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_python": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_10": lambda x: jnp.clip(jax.nn.gelu(x, approximate=False), -10, 10),
+    **dict.fromkeys(
+        ("gelu_pytorch_tanh", "gelu_python_tanh", "gelu_new", "gelu_fast", "gelu_accurate"),
+        lambda x: jax.nn.gelu(x, approximate=True),
+    ),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
     "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
 }
 """Activation functions by their names in Hugging Face configs."""
 UNROLLED = 4

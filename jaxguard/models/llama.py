@@ -19,7 +19,7 @@ Rotation = tuple[Float[Array, "B T 1 half"], ...]
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The fields of `LlamaConfig` that shape the decoder, with that class's defaults."""
+    """The fields of `LlamaConfig` that shape the decoder, with that class's defaults, and one of Qwen2."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -32,6 +32,8 @@ class LlamaConfig:
     rms_norm_eps: float = 1e-6
     rope: Rope = field(default_factory=Rope)
     attention_bias: bool = False
+    out_bias: bool | None = None
+    """True if attention's output has a bias; None: as its other matrices."""
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
 
@@ -56,7 +58,8 @@ class LlamaLayer(nnx.Module):
         self.query = Linear(width, config.num_attention_heads * depth, bias=bias, rngs=rngs)
         self.key = Linear(width, config.groups * depth, bias=bias, rngs=rngs)
         self.value = Linear(width, config.groups * depth, bias=bias, rngs=rngs)
-        self.out = Linear(config.num_attention_heads * depth, width, bias=bias, rngs=rngs)
+        out_bias = bias if config.out_bias is None else config.out_bias
+        self.out = Linear(config.num_attention_heads * depth, width, bias=out_bias, rngs=rngs)
         self.norm2 = RMSNorm(width, epsilon=config.rms_norm_eps)
         self.gate = Linear(width, inner, bias=config.mlp_bias, rngs=rngs)
         self.up = Linear(width, inner, bias=config.mlp_bias, rngs=rngs)

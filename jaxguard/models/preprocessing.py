@@ -106,6 +106,26 @@ class ImagePreprocessor:
         return _centre(pixels, self.shape) if self.crop else pixels
 
 
+def check_images(values: dict[str, Any], *known: str) -> str:
+    """Return the kind of an image processor, as the class's name in a preprocessor file.
+
+    Args:
+        values: content of the file; empty if there is none.
+        known: the kinds that are computed; the first is the default.
+
+    Raises:
+        UserError: it is another.
+    """
+    kind = values.get("image_processor_type", known[0])
+    for ending in ("Fast", "Pil"):
+        kind = kind.removesuffix(ending)
+    if kind not in known:
+        raise UserError(
+            f"preprocessor_config.json: image_processor_type {kind} is not supported; use {', '.join(known)}"
+        )
+    return kind
+
+
 def _centre(pixels: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Crop the centre of an image; smaller images are padded with black."""
     spare = [have - want for have, want in zip(pixels.shape, shape, strict=False)]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-KINDS = ("default", "linear", "dynamic", "llama3", "yarn")
+from jaxguard.models.values import check, kinds
+
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+NEEDED: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
+"""Entries that a kind needs; the others need a factor."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,9 @@ class Rope:
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    short_factor: tuple[float, ...] | None = None
+    long_factor: tuple[float, ...] | None = None
+    """Divisors of the frequencies of `longrope`, for rows up to the original context and for longer ones."""
 
     @classmethod
     def read(cls, values: dict) -> Rope:
@@ -39,17 +50,25 @@ class Rope:
         Raises:
             ValueError: a kind that is not one of `KINDS`, a missing factor, or partial rotary embeddings.
         """
-        scaling = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
+        scaling = dict(values.get("rope_scaling") or values.get("rope_parameters") or {})
         scaling.setdefault("rope_type", scaling.get("type", "default"))
         for name in ("rope_theta", "max_position_embeddings", "original_max_position_embeddings"):
             if values.get(name) is not None:
                 scaling.setdefault(name, values[name])
-        known = {name: value for name, value in scaling.items() if name in cls.__annotations__ and value is not None}
-        rope = cls(**known)
+        longest = (scaling.get("original_max_position_embeddings"), values.get("original_max_position_embeddings"))
+        if None not in longest and longest[0] != longest[1]:
+            raise ValueError(f"original_max_position_embeddings is {longest[0]} and {longest[1]}; keep one")
+        types = kinds(cls)
+        known = {name: value for name, value in scaling.items() if name in types and value is not None}
+        known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        rope = cls(**{name: check(name, value, types[name], "rope_parameters") for name, value in known.items()})
         if rope.rope_type not in KINDS:
             raise ValueError(f"rope type {rope.rope_type!r} is not supported; use one of {', '.join(KINDS)}")
-        if rope.rope_type != "default" and "factor" not in known:
-            raise ValueError(f"rope type {rope.rope_type!r} needs a `factor`")
+        if rope.rope_type == "longrope" and "factor" not in known:
+            rope = replace(rope, factor=rope.max_position_embeddings / rope._original)
+        needed = NEEDED.get(rope.rope_type, ("factor",))
+        if missing := [name for name in needed if name not in known]:
+            raise ValueError(f"rope type {rope.rope_type!r} needs a `{missing[0]}`")
         if scaling.get("partial_rotary_factor", 1.0) != 1.0:
             raise ValueError("partial rotary embeddings are not supported")
         return rope
@@ -59,8 +78,10 @@ class Rope:
         frequencies = jnp.asarray(self._frequencies(depth), jnp.float32)[None, None]
         if self.rope_type == "dynamic":
             frequencies = self._stretched(positions, depth)
+        if self.rope_type == "longrope":
+            frequencies = self._divided(positions, depth)
         angles = (positions[..., None].astype(jnp.float32) * frequencies)[:, :, None]
-        strength = self._strength() if self.rope_type == "yarn" else 1.0
+        strength = self._strength() if self.rope_type in ("yarn", "longrope") else 1.0
         return jnp.cos(angles) * strength, jnp.sin(angles) * strength
 
     def _frequencies(self, depth: int) -> Float[np.ndarray, " half"]:
@@ -88,6 +109,13 @@ class Rope:
         exponents = -jnp.arange(0, depth, 2, dtype=jnp.float32) / depth
         return (theta[:, None] ** exponents[None])[:, None]
 
+    def _divided(self, positions: Int[Array, "B T"], depth: int) -> Float[Array, "B 1 half"]:
+        """Divide by `long_factor` in rows beyond the original context; `transformers` does so for the whole batch."""
+        plain = self.rope_theta ** -(np.arange(0, depth, 2) / depth)
+        short, long = (jnp.asarray(plain / np.array(by), jnp.float32) for by in (self.short_factor, self.long_factor))
+        beyond = positions.max(axis=1) + 1 > self._original
+        return jnp.where(beyond[:, None, None], long[None, None], short[None, None])
+
     @property
     def _original(self) -> int:
         return self.original_max_position_embeddings or self.max_position_embeddings
@@ -105,6 +133,9 @@ class Rope:
 
         if self.attention_factor is not None:
             return self.attention_factor
+        if self.rope_type == "longrope":
+            grown = self.factor > 1
+            return math.sqrt(1 + math.log(self.factor) / math.log(self._original)) if grown else 1.0
         if self.mscale and self.mscale_all_dim:
             return scale(self.mscale) / scale(self.mscale_all_dim)
         return scale(1.0)

@@ -22,6 +22,34 @@ def clip(ours: str, theirs: str) -> tuple[Rule, ...]:
     )
 
 
+def siglip(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Return the rules of a SigLIP tower: CLIP's, without what it lacks."""
+    return (*clip(ours, theirs), Rule(f"{ours}.patch.bias", f"{theirs}.embeddings.patch_embedding.bias"))
+
+
+def dinov2(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Return the rules of a DINOv2 tower, with or without registers."""
+    layer, there = f"{ours}.layers", f"{theirs}.encoder.layer.{{layer}}"
+    return (
+        Rule(f"{ours}.class_token", f"{theirs}.embeddings.cls_token", leading(2)),
+        Rule(f"{ours}.registers", f"{theirs}.embeddings.register_tokens", leading(1)),
+        Rule(f"{ours}.patch.kernel", f"{theirs}.embeddings.patch_embeddings.projection.weight", CONVOLUTION),
+        Rule(f"{ours}.patch.bias", f"{theirs}.embeddings.patch_embeddings.projection.bias"),
+        Rule(f"{ours}.position", f"{theirs}.embeddings.position_embeddings", leading(1)),
+        *norm(f"{layer}.norm1", f"{there}.norm1"),
+        *norm(f"{layer}.norm2", f"{there}.norm2"),
+        *linear(f"{layer}.query", f"{there}.attention.attention.query"),
+        *linear(f"{layer}.key", f"{there}.attention.attention.key"),
+        *linear(f"{layer}.value", f"{there}.attention.attention.value"),
+        *linear(f"{layer}.out", f"{there}.attention.output.dense"),
+        *linear(f"{layer}.up", f"{there}.mlp.fc1"),
+        *linear(f"{layer}.down", f"{there}.mlp.fc2"),
+        Rule(f"{layer}.scale1", f"{there}.layer_scale1.lambda1"),
+        Rule(f"{layer}.scale2", f"{there}.layer_scale2.lambda1"),
+        *norm(f"{ours}.post_norm", f"{theirs}.layernorm"),
+    )
+
+
 def eva(ours: str, theirs: str) -> tuple[Rule, ...]:
     """Return the rules of an EVA tower."""
     layer, there = f"{ours}.layers", f"{theirs}.encoder.layers.{{layer}}"

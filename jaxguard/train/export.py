@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxguard.config import Checkpoint, Config
+from jaxguard.data.encode import Encoder
 from jaxguard.errors import UserError
-from jaxguard.models import weights
+from jaxguard.models import folders, weights
 from jaxguard.models.architecture import Parameters
+from jaxguard.models.checkpoint_files import read_generation
 from jaxguard.models.lora import merged
+from jaxguard.train.card import card_files
 from jaxguard.train.checkpoint import FOLDER, Checkpoints
 from jaxguard.train.setup import Model, load_model
 from jaxguard.train.state import partition
@@ -42,9 +46,11 @@ def run_parameters(run: Path, which: Checkpoint, model: Model, trainable: str) -
 
 
 def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> None:
-    """Write a run as a checkpoint folder that `transformers` loads: its weights, its base model's other files.
+    """Write a run as a checkpoint folder that `transformers` loads and `hf upload` takes as it is.
 
-    Adapters are merged into the weights; or, alone, they are written as a folder that `peft` loads.
+    It holds the weights, the base's tokenizer and processor, a generation_config.json with the tokens that end an
+    answer, a model card, and the run's configuration, manifest and scores. Adapters are merged into the weights; or,
+    alone, they are written as a folder that `peft` loads.
 
     Args:
         config: a trained run.
@@ -57,12 +63,27 @@ def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> N
     """
     if adapter and config.model.trainable != "lora":
         raise UserError(f"the run trains {config.model.trainable!r}: there is no adapter to write; leave --adapter out")
+    if adapter and folders.adapter(config.model.path) is not None:
+        raise UserError(
+            f"the run starts from an adapter ({config.model.path}), so its own adapts no checkpoint; leave "
+            "--adapter out"
+        )
     model = load_model(config.model, config.mesh, config.seed)
     found = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
     parameters = {path: np.asarray(value) for path, value in found.items()}
     if adapter:
-        weights.save_adapter(parameters, model.architecture, config.model.path, out, np.dtype(dtype))
+        files = card_files(config, dtype, "adapters")
+        weights.save_adapter(parameters, model.architecture, config.model.path, out, np.dtype(dtype), files)
     else:
         if model.architecture.lora is not None:
             parameters = merged(parameters, model.architecture.lora)
-        weights.save(parameters, model.architecture, model.folder, out, np.dtype(dtype))
+        files = card_files(config, dtype, "weights") | {"generation_config.json": _generation(model.folder)}
+        weights.save(parameters, model.architecture, model.folder, out, np.dtype(dtype), files)
+
+
+def _generation(folder: Path) -> str:
+    """Return generation_config.json of an export: the base's, with all tokens that end an answer."""
+    encoder = Encoder.from_checkpoint(folder)
+    special = {"bos_token_id": encoder.bos_id, "pad_token_id": encoder.pad_id}
+    named = {name: value for name, value in special.items() if value is not None}
+    return json.dumps(named | read_generation(folder) | {"eos_token_id": list(encoder.stop_ids)}, indent=2) + "\n"

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool
 from jaxguard.batch import Batch
 from jaxguard.config import MeshConfig, ModelConfig, TrainConfig
 from jaxguard.models import folders, weights
+from jaxguard.models.adapters import Adapter
 from jaxguard.models.architecture import Architecture, Leaf, Parameters, architecture
 from jaxguard.objective.base import Metrics
 from jaxguard.train import sharding
@@ -60,7 +61,9 @@ def load_model(model: ModelConfig, mesh: MeshConfig, seed: int) -> Model[Array]:
         parameters = jax.jit(lambda: arch.initial(seed), out_shardings=placed)()
     else:
         dtypes = {path: leaf.dtype for path, leaf in described.parameters.items()}
-        parameters = weights.load(described.folder, arch, placed, dtypes)
+        start = folders.adapter(model.path)
+        adapter = None if start is None else Adapter(start, arch)
+        parameters = weights.load(described.folder, arch, placed, dtypes, adapter)
         if arch.lora is not None:
             trainable, _ = partition(arch.shapes, model.trainable, arch.family)
             parameters |= _fresh(arch, set(trainable), placed, seed)

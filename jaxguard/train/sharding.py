@@ -38,8 +38,8 @@ RULES: AxisRules = (
     (r"\.embedding\.table$", ("tensor", "fsdp")),
     (r"\.head\.kernel$", ("fsdp", "tensor")),
     (r"\.patch\.kernel$", (None, "fsdp")),
-    (r"^vision\.(class_token|position)$", ()),
-    (r"\.(scale|bias)$", ()),
+    (r"^vision\.(class_token|position|registers)$", ()),
+    (r"\.(scale[12]?|bias)$", ()),
 )
 """One table for all families, which name alike what is alike; what only one has is in its `Family.axes`.
 

@@ -31,9 +31,9 @@ def batch_of(encoder, config, prompts, length=64):
     return next(iter(eval_batches(rows, len(rows), encoder, len(rows), length)))[0]
 
 
-def decode(untrained, batch, end):
+def decode(untrained, batch, end, stops=()):
     model, _ = untrained
-    pure = functools.partial(greedy, model.architecture.graph, new_tokens=NEW, end_token=end)
+    pure = functools.partial(greedy, model.architecture.graph, new_tokens=NEW, end_token=end, stops=stops)
     return np.asarray(jax.jit(pure)(model.parameters, batch))
 
 
@@ -86,6 +86,12 @@ def test_rows_end_with_the_end_token_and_stay_ended(untrained, small_config):
         first = places[0] if len(places) else NEW
         np.testing.assert_array_equal(row[:first], unbounded[:first])
         assert (row[first:] == end).all()
+    other = int(free[1, 2])
+    assert other != end
+    for row, unbounded in zip(decode(untrained, batch, end, (other,)), free, strict=True):
+        first = next((place for place, token in enumerate(unbounded) if token in (end, other)), NEW)
+        np.testing.assert_array_equal(row[: first + 1], unbounded[: first + 1])
+        assert (row[first + 1 :] == end).all()
 
 
 def test_answers_do_not_depend_on_the_batch_or_on_padding(untrained, small_config):

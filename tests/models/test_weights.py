@@ -110,13 +110,82 @@ def test_every_problem_is_named_in_one_line(folder):
     assert "unexpected unknown.weight" in message
 
 
-def test_a_tied_head_that_is_stored_too_is_passed_over(folder):
-    _, expected = load(folder)
-    edit(folder, lambda tensors: tensors.update({"language_model.lm_head.weight": np.zeros((3, 4), np.float32)}))
-    _, found = load(folder)
+@pytest.fixture
+def tied(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    assert config["tie_word_embeddings"] is config["text_config"]["tie_word_embeddings"] is True
+    return folder
+
+
+EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+
+
+def test_a_stored_head_that_is_the_embedding_is_passed_over(tied):
+    _, expected = load(tied)
+    edit(tied, lambda tensors: tensors.update({HEAD: tensors[EMBEDDING].copy()}))
+    _, found = load(tied)
     assert found.keys() == expected.keys()
-    for path, value in expected.items():
-        np.testing.assert_array_equal(value, found[path])
+
+
+@pytest.mark.parametrize("change", [lambda table: table + 1e-3, lambda table: table[:3]], ids=["values", "shape"])
+def test_a_stored_head_of_its_own_is_not_ignored(tied, change):
+    """`transformers` would use it, although config.json ties it to the embedding."""
+    edit(tied, lambda tensors: tensors.update({HEAD: change(tensors[EMBEDDING])}))
+    with pytest.raises(
+        UserError, match=r"output head of their own \(language_model.lm_head.weight\).*tie_word_embeddings"
+    ):
+        load(tied)
+
+
+@pytest.mark.parametrize(("bits", "rule"), [(np.nan, 0), (np.inf, 0), (-np.inf, 1)])
+def test_weights_that_are_no_numbers_are_named(folder, bits, rule):
+    name = (EMBEDDING, "vision_tower.vision_model.embeddings.patch_embedding.weight")[rule]
+
+    def damage(tensors):
+        tensors[name].reshape(-1)[-1] = bits
+
+    edit(folder, damage)
+    with pytest.raises(UserError, match=rf"{name} holds NaN or infinity"):
+        load(folder)
+
+
+def test_types_that_cannot_be_read_are_named(folder):
+    name = "multi_modal_projector.linear_1.weight"
+    edit(folder, lambda tensors: tensors.update({name: tensors[name].astype(np.int32)}))
+    with pytest.raises(UserError, match=rf"{name} is stored as I32; give weights of one of F64, F32, F16, BF16"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "method"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "awq"),
+        ({"compression_config": {"format": "float-quantized"}}, "float-quantized"),
+    ],
+)
+def test_quantised_checkpoints_are_named(folder, entries, method):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+    with pytest.raises(UserError, match=rf"config.json: this checkpoint is quantised \({method}: .*full-precision"):
+        load(folder)
+
+
+@pytest.mark.parametrize("ending", ["qweight", "weight.absmax", "SCB", "weight_scale_inv"])
+def test_quantised_weights_are_named_without_a_word_in_the_config(folder, ending):
+    extra = f"language_model.model.layers.0.mlp.up_proj.{ending}"
+    edit(folder, lambda tensors: tensors.update({extra: np.zeros((2, 2), np.float32)}))
+    with pytest.raises(UserError, match=rf"this checkpoint is quantised \(it holds {extra}\).*full-precision"):
+        load(folder)
+
+
+def test_a_type_that_a_weight_does_not_fit_is_refused(folder, tmp_path):
+    arch, parameters = load(folder)
+    large = {path: np.asarray(value) * 1e6 for path, value in parameters.items()}
+    with pytest.raises(UserError, match=r"does not fit float16"):
+        weights.save(large, arch, folder, tmp_path / "out", np.dtype("float16"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_shapes_are_named(folder):
@@ -150,7 +219,7 @@ def test_pickles_are_never_opened(folder):
         ({"model_type": "bert"}, "model_type 'bert' is not supported"),
         ({"projector_hidden_act": "swish9"}, "activation 'swish9' is not supported"),
         ({"vision_config": {"patch_size": 7, "image_size": 64}}, "patch_size 7 does not divide image_size 64"),
-        ({"text_config": {"rope_scaling": {"rope_type": "longrope"}}}, "rope type 'longrope' is not supported"),
+        ({"text_config": {"rope_scaling": {"rope_type": "proportional"}}}, "rope type 'proportional' is not supported"),
         ({"text_config": {"rope_scaling": {"rope_type": "linear"}}}, "rope type 'linear' needs a `factor`"),
         ({"text_config": {"model_type": "mistral"}}, "text_config.model_type 'mistral' is not supported; use llama"),
         ({"vision_config": {"model_type": "siglip_vision_model"}}, "'siglip_vision_model' is not supported"),

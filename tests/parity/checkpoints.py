@@ -9,12 +9,17 @@ from transformers import (
     Blip2QFormerConfig,
     Blip2VisionConfig,
     CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
     IdeficsConfig,
     IdeficsForVisionText2Text,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
     OPTConfig,
+    Qwen2Config,
+    SiglipVisionConfig,
 )
 
 from jaxguard.models import weights
@@ -34,22 +39,31 @@ def _saved(model, folder):
     return model
 
 
-def llava(folder, *, text=(), vision=(), tie_word_embeddings=False, **changes):
+TOWERS: dict[str, tuple[type, dict]] = {
+    "clip": (CLIPVisionConfig, {"intermediate_size": 40, "projection_dim": 8}),
+    "siglip": (SiglipVisionConfig, {"intermediate_size": 40}),
+    "dinov2": (Dinov2Config, {"mlp_ratio": 2}),
+    "registers": (Dinov2WithRegistersConfig, {"mlp_ratio": 2, "num_register_tokens": 3}),
+}
+DECODERS: dict[str, type] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+
+
+def llava(folder, *, text=(), vision=(), tie_word_embeddings=False, tower="clip", decoder="llama", **changes):
     torch.manual_seed(0)
+    kind, sizes = TOWERS[tower]
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
+        vision_config=kind(
             **{
                 "hidden_size": 24,
-                "intermediate_size": 40,
                 "num_hidden_layers": 3,
                 "num_attention_heads": 3,
                 "image_size": SIDE,
                 "patch_size": 4,
-                "projection_dim": 8,
+                **sizes,
                 **dict(vision),
             }
         ),
-        text_config=LlamaConfig(
+        text_config=DECODERS[decoder](
             **{
                 "vocab_size": 96,
                 "hidden_size": 32,

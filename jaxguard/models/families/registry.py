@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from jaxguard.errors import UserError
-from jaxguard.files import read_object
+from jaxguard.models.checkpoint_files import read_config, read_preprocessor
 from jaxguard.models.processor import Processor
 
 if TYPE_CHECKING:
@@ -43,14 +43,21 @@ def open_processor(folder: Path) -> Processor:
     Raises:
         UserError: unreadable files, an unknown `model_type`, or something unsupported.
     """
-    config, path = read_object(folder / "config.json"), folder / "preprocessor_config.json"
+    config, preprocessor = read_config(folder), read_preprocessor(folder)
     read = _module(config, folder, "processor").read
     try:
-        return read(config, read_object(path) if path.is_file() else {})
-    except (TypeError, ValueError, AttributeError) as error:
+        processor = read(config, preprocessor)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{folder / 'config.json'}: {error}") from error
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
+    token, rows = config.get("image_token_index", 0), processor.vocabulary
+    if rows is not None and token >= rows:
+        raise UserError(
+            f"{folder / 'config.json'}: image_token_index {token} has no row in the embedding table of {rows}; correct "
+            "it, or resize the model's embeddings"
+        )
+    return processor
 
 
 def open_family(config: dict[str, Any], folder: Path) -> Family:

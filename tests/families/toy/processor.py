@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxguard.models.dialogue import Dialogue, image_token, next_turn, template
+from jaxguard.models.chat_template import open_template
+from jaxguard.models.dialogue import Dialogue
 from jaxguard.models.preprocessing import ImagePreprocessor
 from jaxguard.models.processor import Processor
 
@@ -20,16 +21,9 @@ class ToyProcessor(Processor):
     def image(self, pixels):
         return self.preprocessor(pixels)
 
-    def dialogue(self, tokenizer: Any) -> Dialogue:
-        image_id = image_token({"image_token_index": self.image_id}, tokenizer)
-        text, plain = template(tokenizer, image=True), template(tokenizer, image=False)
-        assert text is not None
-        assert plain is not None
-        end_id, end = tokenizer.eos_token_id, tokenizer.eos_token
-        turn, picture = next_turn(tokenizer, end), tokenizer.convert_ids_to_tokens(image_id)
-        return Dialogue(
-            text, plain, turn, picture, image_id, self.image_tokens, (), special=True, end_id=end_id, end=end
-        )
+    def dialogue(self, tokenizer: Any, *, template: str | None, ends: tuple[int, ...]) -> Dialogue:
+        assert template is not None
+        return open_template(template, tokenizer, image_id=self.image_id, ends=ends, repeats=self.image_tokens)
 
     def positions(self, tokens):
         """Of a patch, its row and column behind the text before it; the text goes on behind both."""

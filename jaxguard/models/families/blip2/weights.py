@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 from jaxguard.models import hf_config, weight_maps
 from jaxguard.models.convert import Rule, Table, leading, linear, norm
@@ -28,7 +28,7 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
     """
     text_values = config.get("text_config") or {}
     hf_config.check_kind("text_config", text_values, "opt")
-    text = hf_config.pick(OptConfig, text_values)
+    text = hf_config.pick(OptConfig, text_values, "text_config")
     if text_values.get("word_embed_proj_dim") not in (None, text.hidden_size):
         raise ValueError("text_config.word_embed_proj_dim must equal hidden_size: image vectors replace embeddings")
     if text_values.get("_remove_final_layer_norm"):
@@ -46,7 +46,7 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
     asked = config.get("qformer_config") or {}
     if asked.get("use_qformer_text_input"):
         raise ValueError("qformer_config.use_qformer_text_input is not supported: prompts go to the language model")
-    qformer = hf_config.pick(QFormerConfig, asked, encoder_hidden_size=vision.hidden_size)
+    qformer = hf_config.pick(QFormerConfig, asked, "qformer_config", encoder_hidden_size=vision.hidden_size)
     if qformer.num_hidden_layers % qformer.cross_attention_frequency:
         raise ValueError(
             f"qformer_config.cross_attention_frequency {qformer.cross_attention_frequency} does not divide "
@@ -54,11 +54,9 @@ def read_config(config: dict, folder: Path) -> Blip2Config:
         )
     hf_config.check_heads(qformer.hidden_size, qformer.num_attention_heads)
     hf_config.check_activations(text.activation_function, qformer.hidden_act)
-    own = hf_config.pick(
+    return hf_config.pick(
         Blip2Config, config, vision=vision, qformer=qformer, text=text, **hf_config.pixel_statistics(folder)
     )
-    index = config.get("image_token_index", config.get("image_token_id"))
-    return dataclasses.replace(own, image_token_index=hf_config.image_token(folder, own.image_token_index, index))
 
 
 def table(config: Blip2Config) -> Table:
@@ -96,4 +94,9 @@ def _bert_attention(ours: str, theirs: str, every: int = 1) -> tuple[Rule, ...]:
     )
 
 
-FAMILY = Family(Blip2, read_config, table, AXES)
+def processor_entries(config: Blip2Config) -> dict[str, Any]:
+    """Return what `Blip2Processor` of `transformers` must know to write as many image tokens as there are queries."""
+    return {"processor_class": "Blip2Processor", "num_query_tokens": config.num_query_tokens}
+
+
+FAMILY = Family(Blip2, read_config, table, AXES, processor_entries)

@@ -25,7 +25,7 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
     Raises:
         ValueError: the config asks for something unsupported.
     """
-    text = hf_config.llama(config)
+    text = hf_config.llama(config, "")
     asked = dict(config.get("vision_config") or {})
     asked["hidden_size"] = asked.get("embed_dim", asked.get("hidden_size"))
     vision = hf_config.vision(
@@ -33,7 +33,9 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
         | {"hidden_act": "gelu"}
         | {name: value for name, value in asked.items() if value is not None}
     )
-    resampler = hf_config.pick(ResamplerConfig, config.get("perceiver_config") or {}, width=vision.hidden_size)
+    resampler = hf_config.pick(
+        ResamplerConfig, config.get("perceiver_config") or {}, "perceiver_config", width=vision.hidden_size
+    )
     gated = hf_config.pick(GatedConfig, config, llama=text, vision_width=vision.hidden_size)
     if text.num_hidden_layers % gated.cross_layer_interval:
         raise ValueError(
@@ -43,12 +45,11 @@ def read_config(config: dict, folder: Path) -> IdeficsConfig:
     if gated.alpha_type not in ("float", "vector"):
         raise ValueError(f"alpha_type {gated.alpha_type!r} is not supported; use float, vector")
     end = config.get("eos_token_id", 2)
-    index = config.get("image_token_index", config.get("image_token_id"))
     return IdeficsConfig(
         vision=vision,
         text=gated,
         resampler=resampler if config.get("use_resampler") else None,
-        image_token_index=hf_config.image_token(folder, text.vocab_size + 1, index),
+        image_token_index=config.get("image_token_index", text.vocab_size + 1),
         eos_token_id=end[0] if isinstance(end, list) else end,
         **hf_config.pixel_statistics(folder),
     )
@@ -105,4 +106,4 @@ def _resampler(ours: str, theirs: str) -> tuple[Rule, ...]:
     )
 
 
-FAMILY = Family(Idefics, read_config, table, AXES, shallow)
+FAMILY = Family(Idefics, read_config, table, AXES, lambda config: {"processor_class": "IdeficsProcessor"}, shallow)

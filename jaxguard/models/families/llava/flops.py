@@ -26,7 +26,7 @@ def step_flops(config: LlavaConfig, shapes: Shapes, trains: Shapes, views: Seque
 
     total = 0.0
     for view in views:
-        tower, whole = view.patches + 1, view.rows * view.tokens
+        tower, whole = view.patches + vision.extras, view.rows * view.tokens
         total += view.rows * tower * work("vision.layers.", depth, flows=tower_trains)
         total += view.rows * vision.patches * work("vision.patch.", flows=False)
         total += attention_flops(view.rows, tower, vision.hidden_size, depth) * (3 if tower_trains else 1)

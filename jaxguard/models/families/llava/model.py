@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxguard.config import Remat
+from jaxguard.models import towers
 from jaxguard.models.layers import ACTIVATIONS, Linear
 from jaxguard.models.llama import Llama, LlamaConfig
 from jaxguard.models.vision_language import CLIP_MEAN, CLIP_STD, Pixels, Statistics, VisionLanguageModel
@@ -22,6 +23,8 @@ class LlavaConfig:
 
     vision: VitConfig
     text: LlamaConfig
+    vision_kind: str = towers.CLIP
+    """Kind of the tower, one of `towers.TOWERS`."""
     image_token_index: int = 32000
     projector_hidden_act: str = "gelu"
     vision_feature_layer: int | tuple[int, ...] = -2
@@ -34,6 +37,11 @@ class LlavaConfig:
     def feature_layers(self) -> tuple[int, ...]:
         layers = self.vision_feature_layer
         return layers if isinstance(layers, tuple) else (layers,)
+
+    @property
+    def extras(self) -> int:
+        """Number of an image's vectors that come before those of its patches."""
+        return self.vision.extras - (self.vision_feature_select_strategy == "default")
 
 
 class Projector(nnx.Module):
@@ -84,8 +92,7 @@ class Llava(VisionLanguageModel):
         """
         patches = self.config.vision.patches
         stays = (kept[..., None] == jnp.arange(patches)[None, None, None]).any(axis=-2)
-        if self.config.vision_feature_select_strategy != "default":
-            stays = jnp.pad(stays, ((0, 0), (0, 0), (1, 0)), constant_values=True)
+        stays = jnp.pad(stays, ((0, 0), (0, 0), (self.config.extras, 0)), constant_values=True)
         stays = stays.reshape(tokens.shape[0], -1)
         is_image = tokens == self.config.image_token_index
         order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, stays.shape[1] - 1)
