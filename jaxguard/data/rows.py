@@ -22,6 +22,7 @@ class Row:
         references: the true answers to ``prompts[0]``, for scoring; attacks never change them.
         others: the row's further images, which attacks do not change.
         multi_turn: True if the pairs are the turns of one conversation, each visible to later ones.
+        system: text before the first turn; empty if there is none.
     """
 
     id: int
@@ -32,6 +33,7 @@ class Row:
     references: tuple[str, ...]
     others: tuple[UInt8[np.ndarray, "h w 3"], ...] = ()
     multi_turn: bool = False
+    system: str = ""
 
     @property
     def images(self) -> tuple[UInt8[np.ndarray, "h w 3"], ...]:
