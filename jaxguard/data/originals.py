@@ -76,6 +76,9 @@ def build_original(name: str, reading: Reading, root: Path, called: str | None, 
         print(
             f"  left out: {len(left_out.splitlines())} rows and images, listed in {folder / LEFT_OUT}", file=sys.stderr
         )
+    numbered = reading.problems.counts.get(DUPLICATE, 0)
+    if numbered:
+        print(f"  numbered: {numbered} rows whose id another row has", file=sys.stderr)
     files = ImageFiles(reading, building.side)
     splits = {
         split: Split(len(rows), partial(_records, rows, files, building.threads)) for split, rows in listing.items()

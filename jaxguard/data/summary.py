@@ -80,7 +80,8 @@ def _left_out(reading: Reading, found: Survey) -> Iterator[str]:
             if is_image(name):
                 pictures.append(name)
             else:
-                left[name] = reading.skipped.get(name, "")
+                broken = not os.path.exists(os.path.join(os.fspath(reading.root), name))
+                left[name] = "a broken link" if broken else reading.skipped.get(name, "")
         if pictures and reading.choices.images is None:
             yield f"not read: {len(pictures)} images that no readable row names (first: {pictures[0]})"
     for name, why in list(left.items())[:LISTED]:

@@ -16,6 +16,9 @@ from jaxguard.data.image_files import ImageFiles, digest
 from jaxguard.data.parallel import ordered
 from jaxguard.data.problems import MISSING, OUTSIDE, UNREADABLE
 
+MOST_SHOWN = 500
+"""Number of characters of an image's name that are shown: a name may be a URL with the image in it."""
+
 
 @dataclass
 class Survey:
@@ -83,7 +86,7 @@ def survey(reading: Reading, name: str | None, threads: int, *, decode: bool = T
     for image, (kind, what) in faults.items():
         first, more = users[image]
         others = f" and {more} more" * (more > 0)
-        reading.problems.add(kind, str(image), f"{what}; in row {first}{others}")
+        reading.problems.add(kind, str(image)[:MOST_SHOWN], f"{what}; in row {first}{others}")
     return found
 
 

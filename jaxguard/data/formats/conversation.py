@@ -76,6 +76,12 @@ def pair(item: Mapping[str, Any], parts: Parts, key: str, *, text_rows: bool) ->
     return Listed(key, images, prompts, answers, references, bool(history), _system(item, parts, []))
 
 
+def opens_with_model(turns: list) -> bool:
+    """Return True if the first turn, but for a system turn, is the model's, which `conversation` leaves out."""
+    speakers = [turn.get("role", turn.get("from")) for turn in turns[:2]]
+    return speakers[0] in MODEL or (speakers[0] in SYSTEM and speakers[1] in MODEL)
+
+
 def key_of(item: Mapping[str, Any], parts: Parts, where: str) -> str:
     """Return a row's id; without one, its place."""
     return identifier(item, parts.keys["id"]) if "id" in parts.keys else where

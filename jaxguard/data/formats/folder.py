@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from jaxguard.data.formats.columnar import read_columns
-from jaxguard.data.formats.conversation import conversation, key_of, pair
+from jaxguard.data.formats.conversation import conversation, key_of, opens_with_model, pair
 from jaxguard.data.formats.files import json_content, read_json_items
 from jaxguard.data.formats.listing import Listed, Listing, noun, text, unique
 from jaxguard.data.formats.parts import Parts, check_columns, check_found, parts_of
@@ -111,6 +111,7 @@ class Rows:
         problems = reading.problems
         unread: dict[Parts, int] = {}  # of this file, by dictionaries, which are faster than counters
         rows: dict[str, int] = {}
+        opened = 0
         for where, item in READERS[_suffix(name)](reading, name):
             try:
                 found, row, parts = self._row(item, where, folder, split)
@@ -122,6 +123,7 @@ class Rows:
             listing.setdefault(found, []).append(row)
             self._compare(name, row)
             rows[found] = rows.get(found, 0) + 1
+            opened += "turns" in parts.keys and opens_with_model(item[parts.keys["turns"]])
             unread[parts] = unread.get(parts, 0) + 1
         for parts, count in unread.items():
             self.seen.update(parts.keys.values(), parts.unread)
@@ -129,6 +131,8 @@ class Rows:
                 reading.leave(name, key, count)
         for found, count in rows.items():
             reading.took(name, found, count)
+        if opened:
+            reading.notes.append(f"not read: the model's turn before the first question of {opened} rows in {name}")
 
     def check_repeated(self) -> None:
         """Add a problem for each file whose rows are all in another one; note those that have some in common."""
@@ -170,6 +174,9 @@ class Rows:
 
 def _holds_rows(reading: Reading, name: str) -> bool:
     suffix = _suffix(name)
+    if suffix == ".arrow" and os.path.basename(name).startswith("cache-"):
+        reading.skipped[name] = "a cache of `datasets`"
+        return False
     if suffix == ".txt" and not is_table(reading, name):
         reading.skipped[name] = "no table with an image and an answer"
         return False
