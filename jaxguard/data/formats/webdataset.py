@@ -45,9 +45,12 @@ def read_member(path: epath.Path, place: tuple[int, ...]) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(start)
-            return file.read(size)
+            data = file.read(size)
     except OSError as error:
         raise ImageFault(f"cannot be read ({error.strerror or error})") from error
+    if len(data) < size:
+        raise ImageFault("is cut off")
+    return data
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -79,7 +82,8 @@ def _row(name: str, key: str, members: list[tarfile.TarInfo], file: BinaryIO) ->
             values |= content
         else:
             values[suffix] = member.name
-    return {"id": key} | values | texts | ({"image": images} if images else {})
+    differing = {f"json.{name}": values[name] for name in texts if values.get(name, texts[name]) != texts[name]}
+    return {"id": key} | values | differing | texts | ({"image": images} if images else {})
 
 
 def _text(file: BinaryIO, member: tarfile.TarInfo) -> str:
