@@ -1,6 +1,7 @@
 """Parquet, Arrow and WebDataset tars: rows, the places of their images, and the bytes there."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 from etils import epath
@@ -16,7 +17,7 @@ from tests.data.miniatures import png, turns
 
 PICTURES = [png(n) for n in range(5)]
 CAPTIONS = [{"image": {"bytes": one, "path": f"{n}.png"}, "caption": f"number {n}"} for n, one in enumerate(PICTURES)]
-WRITERS = {
+WRITERS: dict[str, Callable[[list[dict]], bytes]] = {
     "train.parquet": parquet,
     "train.arrow": arrow,
     "data/train-00000-of-00001.parquet": parquet,
@@ -93,7 +94,7 @@ def test_a_file_that_changed_is_a_fault(write):
 
 
 def test_members_of_a_tar_are_rows(write):
-    members = {
+    members: dict[str, bytes | str | dict] = {
         "x/000.jpg": PICTURES[0],
         "x/000.txt": "a red square\n",
         "x/000.json": {"url": "https://x.org/0.jpg", "caption": "not this one"},

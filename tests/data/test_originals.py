@@ -86,7 +86,12 @@ def test_faulty_files_are_never_left_out(write, tmp_path):
 def test_images_are_decoded_once_a_name(write, tmp_path, monkeypatch):
     rows = [{"image": f"{n % 2}.png", "caption": f"number {n}"} for n in range(10)]
     decoded = []
-    monkeypatch.setattr(images, "decode", lambda data: decoded.append(data) or decode(data))
+
+    def counting(data):
+        decoded.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(images, "decode", counting)
     build(write({"train.jsonl": rows} | PICTURES), tmp_path)
     assert len(decoded) == 2
 
@@ -107,8 +112,8 @@ def test_system_texts_are_kept(write, tmp_path):
     build(write({"train.json": rows} | PICTURES), tmp_path)
     source = open_source("mine", tmp_path, "train")
     assert [source[index].system for index in range(2)] == ["Be terse.", ""]
-    written = {"train": (2, lambda: (source[index] for index in range(2)))}
-    builders.write_rows(written, tmp_path / "again", "again", {})
+    kept = [source[index] for index in range(2)]
+    builders.write_rows({"train": (2, lambda: iter(kept))}, tmp_path / "again", "again", {})
     again = open_source(str(tmp_path / "again"), tmp_path, "train")
     assert [again[index].system for index in range(2)] == ["Be terse.", ""]
 

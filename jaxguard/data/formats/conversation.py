@@ -107,7 +107,9 @@ def _from_turns(item: Mapping[str, Any], turns: list, parts: Parts, key: str) ->
     if len(said) % 2:
         raise Fault(MALFORMED, "ends with a question that has no answer")
     prompts = [value for _, value, _ in said[::2]]
-    answers = tuple(_plain(value) for _, value, _ in said[1::2])
+    answers = tuple(value for _, value, _ in said[1::2])
+    for value in answers:
+        _check_plain(value)
     images = _all_images(_images(item, parts), [image for _, _, within in said for image in within])
     if not images:
         check_unread(item, parts.unread)
@@ -172,7 +174,9 @@ def _all_images(beside: tuple[Image, ...], within: list[Image]) -> tuple[Image, 
 
 def _system(item: Mapping[str, Any], parts: Parts, turns: list[str]) -> str:
     """Return the system text of a turn or of a key; empty if there is none."""
-    found = {_plain(turn) for turn in turns}
+    found = set(turns)
+    for turn in turns:
+        _check_plain(turn)
     key = parts.keys.get("system")
     if key is not None and item[key] != "":
         found.add(plain_text(item, key))
@@ -208,8 +212,10 @@ def _exchange(said: Any) -> tuple[str, str]:
     return text({"history": said[0]}, "history"), plain_text({"history": said[1]}, "history")
 
 
-def _plain(value: str) -> str:
-    return plain_text({"value": value}, "value")
+def _check_plain(value: str) -> None:
+    """Raise `Fault` if a turn other than a question has a placeholder."""
+    if IMAGE in value:
+        raise Fault(PLACEHOLDERS, f"has {IMAGE} as part of 'value'")
 
 
 def _placed(prompts: Sequence[str], images: Sequence[Image], *, implicit: bool) -> tuple[str, ...]:
@@ -238,7 +244,7 @@ def _placed(prompts: Sequence[str], images: Sequence[Image], *, implicit: bool) 
 
 def check_markers(prompt: str) -> None:
     """Raise `Fault` if a question has what other tools write in place of an image, a video or a sound."""
-    for found in MARKERS.findall(prompt):
+    for found in MARKERS.findall(prompt) if "<" in prompt or "[" in prompt else ():
         if found != IMAGE:
             raise Fault(
                 PLACEHOLDERS, f"has {found} in its text; name images in 'image', and write {IMAGE} where they are"

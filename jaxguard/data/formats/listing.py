@@ -16,6 +16,10 @@ MOST_CHARACTERS = 100_000
 """Largest number of characters of a text; longer ones are faults."""
 
 
+INVALID = re.compile(r"[\ud800-\udfff\0]")
+"""Characters that no text may have: lone surrogates and NUL."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """An image inside a file that holds many.
@@ -105,7 +109,7 @@ def text(item: Any, name: str) -> str:
         raise Fault(EMPTY, f"has an empty {name!r}")
     if len(value) > MOST_CHARACTERS:
         raise Fault(MALFORMED, f"has {len(value)} characters as {name!r}; at most {MOST_CHARACTERS} are read")
-    if re.search(r"[\ud800-\udfff\0]", value):
+    if INVALID.search(value):
         raise Fault(MALFORMED, f"has invalid characters in {name!r}")
     return value
 
