@@ -11,7 +11,7 @@ from rich.progress import track
 
 from jaxguard.data import formats, images
 from jaxguard.data.formats.listing import Image, Listing
-from jaxguard.data.formats.reading import Reading
+from jaxguard.data.formats.reading import Reading, folders_in
 from jaxguard.data.image_files import ImageFiles, digest
 from jaxguard.data.parallel import ordered
 from jaxguard.data.problems import MISSING, OUTSIDE, UNREADABLE
@@ -83,11 +83,24 @@ def survey(reading: Reading, name: str | None, threads: int, *, decode: bool = T
             faults[image] = fault
     found.bad = set(faults)
     users = _users(found.listing, found.bad)
+    _note_folder(reading, [image for image, (kind, _) in faults.items() if kind == MISSING])
     for image, (kind, what) in faults.items():
         first, more = users[image]
         others = f" and {more} more" * (more > 0)
         reading.problems.add(kind, str(image)[:MOST_SHOWN], f"{what}; in row {first}{others}")
     return found
+
+
+def _note_folder(reading: Reading, missing: list[Image]) -> None:
+    """Note the folder at the top that has the first of the missing images."""
+    name, root = (
+        next((image for image in missing if isinstance(image, str)), None),
+        reading.choices.images or reading.root,
+    )
+    for folder in folders_in(root) if name else ():
+        if (root / folder / name).is_file():
+            reading.notes.append(f"{folder}/ has the missing {name}: --images {root / folder} reads images there")
+            return
 
 
 def without_bad(listing: Listing, bad: set[Image]) -> Listing:

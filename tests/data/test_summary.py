@@ -69,6 +69,11 @@ def test_images_in_a_folder_of_another_split(write):
     assert [line for line in told if "in a folder" in line] == ["  1 train rows have images in a folder 'test'"]
 
 
+def test_the_folder_of_missing_images_is_named(write):
+    root = write({"train.jsonl": [{"image": "b.png", "caption": "red"}], "pictures/b.png": png(), "other/a.png": png()})
+    assert f"  pictures/ has the missing b.png: --images {root}/pictures reads images there" in said(root)
+
+
 def test_system_texts_and_captions_in_rows_of_their_own(write):
     rows = [{"image": "a.png", "conversations": turns("<image>\nWhat?", "red"), "system": "Be terse."}]
     told = said(write({"train.json": rows, "b.csv": "image,caption\na.png,one\na.png,two\n", "a.png": png()}))

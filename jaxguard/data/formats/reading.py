@@ -107,12 +107,7 @@ class Reading:
     @cached_property
     def folders(self) -> list[str]:
         """Names of the folders at the top, sorted; none if one file is read."""
-        if self.only is not None:
-            return []
-        if self.local:
-            with os.scandir(self.root) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir())
-        return sorted(one.name for one in self.root.iterdir() if one.is_dir())
+        return [] if self.only is not None else folders_in(self.root)
 
     def folder_of_images(self, names: Iterable[str]) -> str:
         """Return the first of these names that is a folder under which the data set names its images; empty if none."""
