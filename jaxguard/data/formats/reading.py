@@ -160,6 +160,14 @@ class Reading:
         self.rows.setdefault(name, Counter())[split] += rows
 
 
+def folders_in(root: epath.Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted."""
+    if "://" not in os.fspath(root):
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    return sorted(one.name for one in root.iterdir() if one.is_dir())
+
+
 def is_image(name: str) -> bool:
     """Return True if a file's name is that of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
