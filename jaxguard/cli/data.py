@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from jaxguard.cli.arguments import Arguments
 from jaxguard.config import DataConfig
@@ -37,8 +37,8 @@ class ReadOptions:
 
     images: str | None = None
     """Folder under which the rows name their images; None: the folder of the files."""
-    allow_root: tuple[str, ...] = ()
-    """Folders of your own that absolute image paths and links may lead into."""
+    allow_root: UseAppendAction[tuple[str, ...]] = ()
+    """Folder of your own that absolute image paths and links may lead into; may be given several times."""
     columns: str | None = None
     """Keys or columns of the parts of a row, as image=filepath,answer=caption; None: by their known names."""
     text_rows: bool = False

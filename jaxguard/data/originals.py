@@ -11,9 +11,10 @@ from pathlib import Path
 
 from jaxguard.data import formats
 from jaxguard.data.builders import SOURCES, folder_of, unknown, write_records
-from jaxguard.data.formats.listing import Listed
+from jaxguard.data.formats.listing import Image, Listed
 from jaxguard.data.formats.reading import Reading
 from jaxguard.data.image_files import ImageFiles
+from jaxguard.data.images import ImageFault
 from jaxguard.data.parallel import ordered
 from jaxguard.data.problems import DUPLICATE, OF_IMAGES, OF_ROWS, Problems
 from jaxguard.data.shards import FINGERPRINT, Split, schema
@@ -137,12 +138,18 @@ def _check_same(folder: Path, called: str, fingerprint: str) -> None:
 
 
 def _records(rows: list[Listed], files: ImageFiles, threads: int, start: int) -> Iterator[dict]:
+    def stored(image: Image) -> bytes:
+        try:
+            return files.stored(image)
+        except ImageFault as fault:
+            raise UserError(f"{image} {fault}, and could be read before: is it changing?") from fault
+
     def record(index: int) -> dict:
         row = rows[index]
         return {
             "id": index,
             "key": row.key,
-            "images": [files.stored(image) for image in row.images],
+            "images": [stored(image) for image in row.images],
             "prompts": row.prompts,
             "answers": row.answers,
             "references": row.references,

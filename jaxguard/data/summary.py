@@ -72,7 +72,9 @@ def _left_out(reading: Reading, found: Survey) -> Iterator[str]:
             if name not in {*reading.rows, *reading.helpers}
         }
     else:
-        names = {image if isinstance(image, str) else image.file for image in (*found.digests, *found.bad)}
+        root = os.path.abspath(reading.root)
+        files = (image if isinstance(image, str) else image.file for image in (*found.digests, *found.bad))
+        names = {os.path.relpath(os.path.join(root, file), root) for file in files}
         pictures, left = [], {}
         for name in _walk(os.fspath(reading.root)):
             if name in names or name in reading.rows or name in reading.helpers:

@@ -255,6 +255,7 @@ def test_files_are_read(name, text, write):
             "(behind line 2: unexpected end of data)",
         ),
         ('image,caption\na.png,red\nb.png,"blue" sky\n', "train.csv", "(behind line 2: ',' expected after '\"')"),
+        ("a.png,red\nb.png,blue\n", "train.csv", "(its first line is a row, not the names of the columns: a.png,red)"),
         ("image,caption,caption\na.png,red,blue\n", "train.csv", "(two columns are named caption)"),
     ],
 )
@@ -307,6 +308,10 @@ SPLITS = {
     "dev": "validation",
     "rows": "train",
     "latest": "train",
+    "testset": "test",
+    "myEvalRows": "test",
+    "VALIDATION-DATA": "validation",
+    "dev2014": "validation",
 }
 
 
@@ -371,7 +376,9 @@ def test_files_without_rows_are_told(write):
     assert len(listing["train"]) == 1
     assert set(reading.skipped) == {"dataset_info.json", "config.json", "notes.txt"}
     (root / "mine.json").unlink()
-    with pytest.raises(UserError, match=r"found: config.json: one object, not a list of rows, dataset_info.json"):
+    with pytest.raises(
+        UserError, match=r"found: config.json: one object that begins with 'a', not a list of rows, dataset_info.json"
+    ):
         read(root)
 
 

@@ -144,7 +144,7 @@ def test_linked_and_absolute_images_are_allowed_by_folder(write, tmp_path, capsy
     assert told.count("coco/b.png is a link that leads out of the folder") == 1
     assert main([*line, "--allow-root", str(tmp_path / "outside")]) == 2
     assert "images outside the folder: 1\n" in capsys.readouterr().out
-    assert main([*line, "--allow-root", str(tmp_path / "outside"), str(root)]) == 0
+    assert main([*line, "--allow-root", str(tmp_path / "outside"), "--allow-root", str(root)]) == 0
 
 
 def test_images_lie_in_a_folder_of_their_own(write, tmp_path, capsys):

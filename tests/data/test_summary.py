@@ -18,7 +18,7 @@ def said(root, **choices):
 
 
 def test_all_that_is_read_and_all_that_is_not(write):
-    row = {"image": "a.png", "question": "What?", "answer": "red", "width": 3}
+    row = {"image": "./a.png", "question": "What?", "answer": "red", "width": 3}
     text = {"question": "Why?", "answer": "So."}
     root = write(
         {

@@ -7,6 +7,7 @@ Read are the files at the top; in folders named after splits, and in `data/`, th
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -183,7 +184,9 @@ def _holds_rows(reading: Reading, name: str) -> bool:
     if suffix == ".json" and json_content(reading, name) == "object":
         head = reading.head(name)
         if not any(f'"{key}"' in head for key in ("conversations", "messages")):
-            reading.skipped[name] = "one object, not a list of rows"
+            first = re.match(r'\{\s*"([^"]{1,50})"', head)
+            begins = f" that begins with {first[1]!r}" if first else ""
+            reading.skipped[name] = f"one object{begins}, not a list of rows"
             return False
     return True
 

@@ -27,9 +27,14 @@ SPLITS = {
 convention; Hugging Face counts `eval` as a name of the test split."""
 
 
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""A run of letters, or a word of several that capitals divide."""
+
+
 def named_splits(name: str) -> set[str]:
-    """Return the splits that the words of a name speak of; words are runs of letters."""
-    return {SPLITS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
+    """Return the splits that the words of a name speak of: `test-2`, `testset`, `myTestRows`."""
+    words = [re.sub("(set|split|data)$", "", word.lower()) for word in WORD.findall(name)]
+    return {SPLITS[word] for word in words if word in SPLITS}
 
 
 def split_of(*names: str) -> str | None:

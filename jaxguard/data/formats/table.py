@@ -31,6 +31,8 @@ def read_table(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, str
             if twice:
                 raise ValueError(f"two columns are named {', '.join(twice)}")
             named = parts_of(columns, reading.choices.columns).keys.get("image")
+            if any(map(is_image, columns)):
+                raise ValueError(f"its first line is a row, not the names of the columns: {first.strip()[:100]}")
             image = None if named is None else columns.index(named)
             table = csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
             for cells in table:
