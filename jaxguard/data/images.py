@@ -72,7 +72,7 @@ def contained(root: epath.Path, name: str, allowed: Sequence[str] = ()) -> epath
             lead into `root` too.
     """
     if "://" in name or name.startswith(("data:", "file:")):
-        raise OutsideFault("is a URL; only files are read")
+        raise OutsideFault("is a URL; only files are read, so save the images as files")
     parts = PurePosixPath(name).parts
     if not parts or "\0" in name:
         raise OutsideFault("names no file")
@@ -115,12 +115,26 @@ def _hint(path: epath.Path) -> str:
     """Say which file in the folder of a missing one has almost its name; empty if none has."""
     if "\\" in path.name:
         return " ('\\' does not separate folders; write '/')"
+    folder = os.fspath(path.parent)
+    if not os.path.isdir(folder):
+        return _folder_hint(folder)
     wanted, similar = _folded(path.name), ""
-    for name in _similar(os.fspath(path.parent)).get(_folded(os.path.splitext(path.name)[0]), ()):
+    for name in _similar(folder).get(_folded(os.path.splitext(path.name)[0]), ()):
         if _folded(name) == wanted:
             return f" ({name!r} does, whose name differs in case or in the form of its Unicode characters)"
         similar = f" ({name!r} does)"
     return similar
+
+
+@lru_cache(maxsize=16)
+def _folder_hint(folder: str) -> str:
+    """Say which folder has almost the name of a missing local one; empty if none has."""
+    above, name = os.path.split(folder)
+    with suppress(OSError), os.scandir(above) as entries:
+        for entry in entries:
+            if _folded(entry.name) == _folded(name):
+                return f" (there is no folder {name!r}, but {entry.name!r})"
+    return ""
 
 
 @lru_cache(maxsize=16)

@@ -66,11 +66,7 @@ def _left_out(reading: Reading, found: Survey) -> Iterator[str]:
     if reading.only is not None:
         return
     if not reading.local:
-        left = {
-            name: reading.skipped.get(name, "")
-            for name in reading.names
-            if name not in {*reading.rows, *reading.helpers}
-        }
+        left = {name: reading.why(name) for name in reading.names if name not in {*reading.rows, *reading.helpers}}
     else:
         root = os.path.abspath(reading.root)
         files = (image if isinstance(image, str) else image.file for image in (*found.digests, *found.bad))
@@ -83,7 +79,7 @@ def _left_out(reading: Reading, found: Survey) -> Iterator[str]:
                 pictures.append(name)
             else:
                 broken = not os.path.exists(os.path.join(os.fspath(reading.root), name))
-                left[name] = "a broken link" if broken else reading.skipped.get(name, "")
+                left[name] = "a broken link" if broken else reading.why(name)
         if pictures and reading.choices.images is None:
             yield f"not read: {len(pictures)} images that no readable row names (first: {pictures[0]})"
     for name, why in list(left.items())[:LISTED]:

@@ -16,8 +16,8 @@ from jaxguard.data.image_files import ImageFiles, digest
 from jaxguard.data.parallel import ordered
 from jaxguard.data.problems import MISSING, OUTSIDE, UNREADABLE
 
-MOST_SHOWN = 500
-"""Number of characters of an image's name that are shown: a name may be a URL with the image in it."""
+MOST_SHOWN = 300
+"""Number of characters of an image's name that are shown whole: it may be a URL with the image in it."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ def survey(reading: Reading, name: str | None, threads: int, *, decode: bool = T
     for image, (kind, what) in faults.items():
         first, more = users[image]
         others = f" and {more} more" * (more > 0)
-        reading.problems.add(kind, str(image)[:MOST_SHOWN], f"{what}; in row {first}{others}")
+        reading.problems.add(kind, _shown_name(image), f"{what}; in row {first}{others}")
     return found
 
 
@@ -114,6 +114,11 @@ def shown(found: Iterable, total: int) -> Iterable:
     console = Console(stderr=True)
     quiet = not console.is_terminal
     return track(found, description="checking", total=total, transient=True, console=console, disable=quiet)
+
+
+def _shown_name(image: Image) -> str:
+    name = str(image)
+    return name if len(name) <= MOST_SHOWN else f"{name[:40]}..."
 
 
 def _users(listing: Listing, wanted: set[Image]) -> dict[Image, tuple[str, int]]:

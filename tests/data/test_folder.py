@@ -382,6 +382,15 @@ def test_files_without_rows_are_told(write):
         read(root)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("rows.jsonl.gz", "compressed: unpack it"), ("a.xlsx", "a spreadsheet: save it as CSV"), ("a.pkl", "pickled: it")],
+)
+def test_files_that_are_never_read_say_what_to_do(name, why, write):
+    with pytest.raises(UserError, match=f"found: {name}: {why}"):
+        read(write({name: b"x"}))
+
+
 def test_the_folder_that_holds_the_rows_is_named(write):
     with pytest.raises(UserError, match=r"found: part/rows.csv: give part\)"):
         read(write({"part/rows.csv": "image,caption\n"}))

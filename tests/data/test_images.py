@@ -138,10 +138,12 @@ def test_what_is_found_in_place_of_an_image_is_named(data, what):
         ("B.JPG", "b.jpg", r" \('B.JPG' does, whose name differs in case"),
         ("e\u0301.jpg", "\u00e9.jpg", "whose name differs in case or in the form of its Unicode characters"),
         ("b.jpg", "images\\b.jpg", r"does not separate folders; write '/'"),
+        ("Images/b.jpg", "images/b.jpg", r" \(there is no folder 'images', but 'Images'\)"),
         ("b.txt", "b.jpg", "$"),
     ],
 )
 def test_a_missing_image_names_what_is_there_instead(there, wanted, hint, tmp_path):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).touch()
     with pytest.raises(images.MissingFault, match=f"does not exist{'' if hint == '$' else '.*'}{hint}"):
         images.read(epath.Path(tmp_path) / wanted)

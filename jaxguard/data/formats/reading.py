@@ -33,6 +33,20 @@ FOREIGN = {
 }
 
 
+UNREAD = {
+    ".gz": "compressed: unpack it",
+    ".bz2": "compressed: unpack it",
+    ".zst": "compressed: unpack it",
+    ".zip": "compressed: unpack it",
+    ".tgz": "compressed: unpack it",
+    ".xls": "a spreadsheet: save it as CSV",
+    ".xlsx": "a spreadsheet: save it as CSV",
+    ".pkl": "pickled: it could run any program",
+    ".pickle": "pickled: it could run any program",
+}
+"""Suffix of files that are never read -> why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """How the user wants the files read.
@@ -149,7 +163,12 @@ class Reading:
 
     def unreadable(self, name: str, kind: str, error: Exception) -> None:
         """Add the problem that a file is not of the kind that its name says."""
-        self.problems.add(FILES, name, f"is not readable as {kind} ({error})")
+        way = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        self.problems.add(FILES, name, f"is not readable as {kind} ({error}{way})")
+
+    def why(self, name: str) -> str:
+        """Return why a file is not read; empty if nothing but its format says so."""
+        return self.skipped.get(name, UNREAD.get(os.path.splitext(name)[1].lower(), ""))
 
     def leave(self, name: str, key: str, rows: int = 1) -> None:
         """Note that rows of a file have a key that is not read."""
