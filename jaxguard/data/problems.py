@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +36,11 @@ class Fault(Exception):
         self.kind = kind
 
 
+def printable(text: str) -> str:
+    """Return a text in one line, without the characters that a terminal obeys."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(text.splitlines()))
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem: its kind, the file and row or the image, and what is wrong there."""
@@ -44,7 +50,7 @@ class Problem:
     what: str
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where} {self.what}".split())
+        return printable(f"{self.where} {self.what}")
 
 
 @dataclass

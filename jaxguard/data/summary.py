@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from jaxguard.data.formats.listing import Listed
 from jaxguard.data.formats.reading import Reading, is_image
 from jaxguard.data.formats.splits import SPLITS, named_splits
+from jaxguard.data.problems import printable
 from jaxguard.data.rows import CAPTION_PROMPT
 from jaxguard.data.survey import Survey
 
@@ -32,7 +33,7 @@ def report(root: str, found: Survey, reading: Reading | None = None) -> str:
         f"  {line}"
         for line in (*_systems(found), *_shared(found), *_elsewhere(found), *_ungrouped(found), *_commonest(found))
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _files(reading: Reading) -> Iterator[str]:

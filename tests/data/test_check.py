@@ -246,6 +246,12 @@ def test_links_may_not_lead_out(write, tmp_path):
     assert not check(Reading(epath.Path(root)), None, None, 1).problems
 
 
+def test_names_move_no_cursor(write, capsys):
+    root = write({"rows.jsonl": [{"answer": "a", "image": "a  b\x1b[2J\n.png"}]})
+    assert main(["data", "check", str(root)]) == 2
+    assert "  a  b?[2J .png does not exist; in row rows.jsonl:1\n" in capsys.readouterr().out
+
+
 def test_ten_of_each_kind_are_shown_and_all_are_counted(write, capsys):
     rows = [{"answer": "" if place % 2 else "a", "image": f"{place}.png"} for place in range(50)]
     root = write({"rows.jsonl": rows})

@@ -362,6 +362,13 @@ def test_a_whole_beside_its_parts_is_a_problem(names, write):
     ]  # fmt: skip
 
 
+def test_copies_of_a_row_are_no_whole(write):
+    rows = [{"image": f"{n}.png", "caption": "red"} for n in range(4)]
+    _, reading = read(write({"a.jsonl": rows[:3], "b.jsonl": [rows[0], rows[0], rows[0], rows[3]]}))
+    assert not reading.problems.found
+    assert reading.notes == ["1 rows of b.jsonl are also in a.jsonl"]
+
+
 def test_some_rows_in_two_files_are_told(write):
     rows = [{"image": f"{n}.png", "caption": "red"} for n in range(5)]
     _, reading = read(write({"train.jsonl": rows[:3], "val.jsonl": rows[2:]}))

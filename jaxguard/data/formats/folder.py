@@ -149,7 +149,8 @@ class Rows:
     def _compare(self, name: str, row: Listed) -> None:
         """Count the rows that an earlier file has too."""
         content = hash((row.images, row.prompts, row.answers, row.system))
-        owner = self._owner.setdefault(content, name)
+        owner = self._owner.get(content, name)
+        self._owner[content] = name
         if owner != name:
             self._again[owner, name] += 1
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from functools import partial
 
+from jaxguard.data.formats.files import MOST_ITEM
 from jaxguard.data.formats.parts import parts_of
 from jaxguard.data.formats.reading import Reading, is_image
 from jaxguard.data.problems import FILES, MALFORMED
@@ -24,17 +26,18 @@ def read_table(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, str
     at = 1
     try:
         with reading.open_text(name, newline="") as lines:
-            first = lines.readline()
+            first = lines.readline(MOST_ITEM)
             delimiter = _delimiter(first, reading.choices.columns)
             columns = _columns(first, delimiter)
             twice = sorted({column for column in columns if column and columns.count(column) > 1})
             if twice:
                 raise ValueError(f"two columns are named {', '.join(twice)}")
-            named = parts_of(columns, reading.choices.columns).keys.get("image")
+            pictures = parts_of(columns, reading.choices.columns).keys.get("image")
             if any(map(is_image, columns)):
                 raise ValueError(f"its first line is a row, not the names of the columns: {first.strip()[:100]}")
-            image = None if named is None else columns.index(named)
-            table = csv.reader(lines, strict=True, delimiter=delimiter, skipinitialspace=True)
+            image = None if pictures is None else columns.index(pictures)
+            limited = iter(partial(lines.readline, MOST_ITEM), "")
+            table = csv.reader(limited, strict=True, delimiter=delimiter, skipinitialspace=True)
             for cells in table:
                 where = f"{name}:{at + 1}"
                 swallowed = _swallowed(cells, len(columns), image, delimiter)
@@ -44,13 +47,12 @@ def read_table(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, str
                 if len(cells) > len(columns):
                     reading.problems.add(MALFORMED, where, "has more cells than the header")
                 elif any(cells):
-                    yield (
-                        where,
-                        {column: cell.strip() for column, cell in zip(columns, cells, strict=False) if cell.strip()},
-                    )
-    except (OSError, ValueError, csv.Error) as error:
-        place = f"behind line {at}: " if isinstance(error, csv.Error) else ""
-        reading.unreadable(name, "CSV", ValueError(f"{place}{error}"))
+                    named = zip(columns, map(str.strip, cells), strict=False)
+                    yield where, {column: cell for column, cell in named if cell}
+    except csv.Error as error:
+        reading.unreadable(name, "CSV", ValueError(f"behind line {at}: {error}"))
+    except (OSError, ValueError) as error:
+        reading.unreadable(name, "CSV", error)
 
 
 def _delimiter(header: str, columns: Mapping[str, str]) -> str:
