@@ -246,6 +246,18 @@ def test_links_may_not_lead_out(write, tmp_path):
     assert not check(Reading(epath.Path(root)), None, None, 1).problems
 
 
+@pytest.mark.parametrize("name", [[], ["--as", "llava"]], ids=["recognised", "named"])
+@pytest.mark.parametrize("other", [{"mine": {"file_name": "mine.json"}}, {"splits": {"train": {"name": "train"}}}])
+def test_other_tools_dataset_info_is_no_built_data_set(other, name, write, capsys):
+    """LLaMA-Factory's, and that of `datasets`."""
+    row = {"image": "a.png", "conversations": turns("<image>\nWhat?", "red")}
+    root = write({"dataset_info.json": other, "mine.json": [row], "a.png": png()})
+    assert main(["data", "check", str(root), *name]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{root}: 1 train rows (1 with images)"
+    assert any(line.startswith("  not read: dataset_info.json (one object that begins with ") for line in told)
+
+
 def test_names_move_no_cursor(write, capsys):
     root = write({"rows.jsonl": [{"answer": "a", "image": "a  b\x1b[2J\n.png"}]})
     assert main(["data", "check", str(root)]) == 2

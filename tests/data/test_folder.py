@@ -399,8 +399,8 @@ def test_files_that_are_never_read_say_what_to_do(name, why, write):
 
 
 def test_the_folder_that_holds_the_rows_is_named(write):
-    with pytest.raises(UserError, match=r"found: part/rows.csv: give part\)"):
-        read(write({"part/rows.csv": "image,caption\n"}))
+    with pytest.raises(UserError, match=r"found: part/rows.csv: give part, default/x/0.parquet: give default/x\)"):
+        read(write({"part/rows.csv": "image,caption\n", "default/x/0.parquet": b""}))
 
 
 def test_the_models_opening_turn_is_told(write):

@@ -73,7 +73,7 @@ def listed(reading: Reading, name: str) -> Listing:
 def _there(reading: Reading) -> str:
     """Say what is in a folder that holds no data set, and which of its folders does."""
     found = [f"{name}: {reading.why(name)}".removesuffix(": ") for name in reading.names]
-    for inner in reading.folders:
+    for inner in reading.folders_below():
         found += [f"{inner}/{name}: give {inner}" for name in reading.names_in(inner) if folder.is_rows(name)][:1]
     if not found:
         return f"found: no files, {len(reading.folders)} folders"

@@ -47,6 +47,10 @@ UNREAD = {
 """Suffix of files that are never read -> why, and what to do."""
 
 
+LEVELS, MOST_FOLDERS = 3, 1000
+"""How far down, and in how many folders, rows are looked for where the top has none."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """How the user wants the files read.
@@ -122,6 +126,14 @@ class Reading:
     def folders(self) -> list[str]:
         """Names of the folders at the top, sorted; none if one file is read."""
         return [] if self.only is not None else folders_in(self.root)
+
+    def folders_below(self) -> list[str]:
+        """Names of the folders under the root, some levels down where it is local; none if one file is read."""
+        below = list(self.folders)
+        for folder in below if self.local else ():  # which grows on the way: level after level
+            if folder.count("/") < LEVELS and len(below) < MOST_FOLDERS:
+                below += [f"{folder}/{inner}" for inner in folders_in(self.root / folder)]
+        return below
 
     def folder_of_images(self, names: Iterable[str]) -> str:
         """Return the first of these names that is a folder under which the data set names its images; empty if none."""
