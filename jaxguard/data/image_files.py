@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import os
+from functools import cache, lru_cache, partial
 
 from jaxguard.data import images
+from jaxguard.data.formats import folder
 from jaxguard.data.formats.columnar import Columns
+from jaxguard.data.formats.inline import InlineImages
 from jaxguard.data.formats.listing import Image
 from jaxguard.data.formats.reading import Reading
 from jaxguard.data.formats.webdataset import read_member
@@ -28,6 +31,8 @@ class ImageFiles:
         self._images = reading.choices.images or reading.root
         self._allowed = reading.choices.allowed
         self._columns = Columns()
+        self._reading = reading
+        self._inline = cache(self._open_inline)
         self._side = side
         self._stored = lru_cache(KEPT)(self._store)
 
@@ -36,7 +41,15 @@ class ImageFiles:
         if isinstance(image, str):
             return images.read(images.contained(self._images, image, self._allowed))
         path = images.contained(self._root, image.file, self._allowed)
-        return (read_member if image.file.lower().endswith(".tar") else self._columns.read)(path, image.place)
+        suffix = os.path.splitext(image.file)[1].lower()
+        if suffix == ".tar":
+            return read_member(path, image.place)
+        if suffix in (".parquet", ".arrow"):
+            return self._columns.read(path, image.place)
+        return self._inline(image.file).read(image.place)
+
+    def _open_inline(self, name: str) -> InlineImages:
+        return InlineImages(partial(folder.items, self._reading, name))
 
     def stored(self, image: Image) -> bytes:
         """Return the bytes with which an image is stored. Raises `ImageFault`."""

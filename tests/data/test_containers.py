@@ -1,12 +1,14 @@
 """Parquet, Arrow and WebDataset tars: rows, the places of their images, and the bytes there."""
 
+import base64
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from etils import epath
 
-from jaxguard.data.formats import columnar, listed, recognise
+from jaxguard.data.formats import columnar, inline, listed, recognise
 from jaxguard.data.formats.listing import Stored
 from jaxguard.data.formats.reading import Choices, Reading
 from jaxguard.data.image_files import ImageFiles
@@ -91,6 +93,46 @@ def test_a_file_that_changed_is_a_fault(write):
     os.truncate(root / "val.tar", 600)
     with pytest.raises(ImageFault, match="is cut off"):
         ImageFiles(reading).read(listing["validation"][0].images[0])
+
+
+def url(picture: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def asking(pictures: list[bytes], answer: str) -> dict:
+    parts = [{"type": "image_url", "image_url": {"url": url(one)}} for one in pictures]
+    said = [{"role": "user", "content": [*parts, {"type": "text", "text": "What?"}]}]
+    return {"messages": [*said, {"role": "assistant", "content": answer}], "split": answer}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_images_in_the_rows_themselves_are_read(name, write, monkeypatch):
+    monkeypatch.setattr(inline, "KEPT", 2)
+    splits = ["train", "test", "train", "train", "test"]
+    rows = [asking([one, PICTURES[0]], split) for one, split in zip(PICTURES, splits, strict=True)]
+    listing, reading = read(write({name: rows}))
+    assert not reading.problems.found
+    files = ImageFiles(reading)
+    wanted = {"train": [0, 2, 3], "test": [1, 4]}
+    for split, numbers in wanted.items():  # not in the order of the file
+        seen = [[files.read(image) for image in row.images] for row in listing[split]]
+        assert seen == [[PICTURES[number], PICTURES[0]] for number in numbers]
+    last = listing["test"][-1].images[0]
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(files.read, [last, listing["train"][0].images[1]] * 8)) == {PICTURES[4], PICTURES[0]}
+
+
+def test_damaged_images_in_the_rows_are_faults(write):
+    rows = [asking([PICTURES[0]], "train") for _ in range(2)]
+    for row, content in zip(rows, ("data:image/png;base64,A*", "data:image/svg+xml,<svg/>"), strict=True):
+        row["messages"][0]["content"][0]["image_url"]["url"] = content
+    listing, reading = read(write({"rows.jsonl": rows}))
+    for row, told in zip(listing["train"], ("is not in base64", "is a data: URL that is not in base64"), strict=True):
+        with pytest.raises(ImageFault, match=told):
+            ImageFiles(reading).read(row.images[0])
+    (reading.root / "rows.jsonl").write_text("")
+    with pytest.raises(ImageFault, match="is not there any more"):
+        ImageFiles(reading).read(listing["train"][1].images[0])
 
 
 def test_members_of_a_tar_are_rows(write):

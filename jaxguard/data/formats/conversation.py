@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxguard.data.formats.inline import PREFIX, InlineImage
 from jaxguard.data.formats.listing import Image, Listed, Stored, field, identifier, noun, plain_text, text
 from jaxguard.data.formats.parts import Parts, check_unread
 from jaxguard.data.problems import EMPTY, IMAGELESS, MALFORMED, PLACEHOLDERS, Fault
@@ -147,6 +148,8 @@ def image_names(value: Any, name: str) -> list[Image]:
     if isinstance(value, Stored):
         return [value]
     if isinstance(value, str):
+        if value.startswith(PREFIX):
+            raise InlineImage
         return [text({name: value}, name)]
     if isinstance(value, list):
         if any(isinstance(one, list) for one in value):

@@ -17,6 +17,7 @@ from typing import Any
 from jaxguard.data.formats.columnar import read_columns
 from jaxguard.data.formats.conversation import conversation, key_of, opens_with_model, pair
 from jaxguard.data.formats.files import json_content, read_json_items
+from jaxguard.data.formats.inline import InlineImage, placed
 from jaxguard.data.formats.listing import Listed, Listing, noun, text, unique
 from jaxguard.data.formats.parts import Parts, check_columns, check_found, parts_of
 from jaxguard.data.formats.reading import Reading
@@ -113,9 +114,12 @@ class Rows:
         unread: dict[Parts, int] = {}  # of this file, by dictionaries, which are faster than counters
         rows: dict[str, int] = {}
         opened = 0
-        for where, item in READERS[_suffix(name)](reading, name):
+        for number, (where, item) in enumerate(READERS[_suffix(name)](reading, name)):
             try:
-                found, row, parts = self._row(item, where, folder, split)
+                try:
+                    found, row, parts = self._row(item, where, folder, split)
+                except InlineImage:
+                    found, row, parts = self._row(placed(item, name, number), where, folder, split)
             except Fault as fault:
                 problems.add(fault.kind, where, fault)
                 if isinstance(item, dict):
@@ -217,6 +221,11 @@ def _joined(rows: list[Listed]) -> Listed:
         tuple(text for row in rows for text in getattr(row, name)) for name in ("prompts", "answers", "references")
     )
     return replace(rows[0], prompts=prompts, answers=answers, references=references)
+
+
+def items(reading: Reading, name: str) -> Iterator[tuple[str, Any]]:
+    """Read the rows of a file again, from the first one on, without a word on what is wrong with them."""
+    return READERS[_suffix(name)](Reading(reading.root, reading.only, reading.choices), name)
 
 
 def is_rows(name: str) -> bool:
