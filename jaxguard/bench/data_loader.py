@@ -140,6 +140,7 @@ def _rows(places: range, width: int, height: int) -> Iterator[dict]:
             "answers": [caption],
             "references": [caption],
             "chained": False,
+            "system": "",
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import itertools
 import logging
@@ -16,13 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 from PIL import Image
 
 from jaxguard.data import formats as originals
-from jaxguard.data import images, scene_language, scenes
-from jaxguard.data.formats.listing import Listed
-from jaxguard.data.parallel import ordered
+from jaxguard.data import scene_language, scenes
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX, Row
 from jaxguard.data.shards import VERSION, Split, embedded_schema, schema, write
 from jaxguard.errors import UserError
@@ -128,87 +124,20 @@ def build(name: str, root: Path) -> Path:
     if name in originals.TASKS or name in originals.ORIGINALS:
         raise UserError(f"{name} is built from files you have: jaxguard data build {name} --from DIR")
     if name not in SOURCES:
-        raise _unknown(name, [*SOURCES, *originals.ORIGINALS])
+        raise unknown(name, [*SOURCES, *originals.ORIGINALS])
     folder = folder_of(name, root)
     if folder.is_dir():
         print(f"{name} is already built in {root}", file=sys.stderr)
     else:
-        _write(name, SOURCES[name](), folder, embedded_schema(), {})
+        write_records(name, SOURCES[name](), folder, embedded_schema(), {})
     return folder
 
 
-def build_original(name: str, original: epath.Path, root: Path, called: str | None, threads: int) -> Path:
-    """Build a data set from its original files, unless it is built already. Returns its folder.
-
-    Args:
-        name: one of `originals.ORIGINALS`, or its first part.
-        original: folder of the files, local or in a bucket.
-        root: folder of built data sets.
-        called: name of the built data set; None: `name`.
-        threads: number of threads that read images.
-
-    Raises:
-        UserError: no such data set, faulty files, or `root` cannot be written.
-    """
-    full = originals.TASKS.get(name, name)
-    if full not in originals.ORIGINALS:
-        if full in SOURCES:
-            raise UserError(f"{name} is embedded: build it without --from")
-        raise _unknown(name, list(originals.ORIGINALS))
-    called = _checked_name(called or full)
-    folder = folder_of(called, root)
-    if folder.is_dir():
-        print(f"{called} is already built in {root}; give it another --name, or remove {folder} first", file=sys.stderr)
-        return folder
-    listing = originals.read(original, full)
-    rows = {
-        split: Split(len(listed), partial(_original_records, original, listed, threads))
-        for split, listed in listing.items()
-    }
-    digest = hashlib.sha256(repr((str(original), listing)).encode()).hexdigest()
-    _write(called, rows, folder, schema(), {}, digest)
-    return folder
-
-
-def _unknown(name: str, known: list[str]) -> UserError:
+def unknown(name: str, known: list[str]) -> UserError:
+    """Return the error that there is no such data set, with the one that was probably meant."""
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(known)}"
     return UserError(f"no data set {name!r}; {hint}")
-
-
-def _checked_name(name: str) -> str:
-    """Return the name if it is a path below the root that configurations can use; raise UserError otherwise."""
-    if name in SOURCES:
-        raise UserError(f"{name} is the name of an embedded data set; choose another --name")
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
-        raise UserError(f"--name is {name!r}: must be words of letters, digits, '_', '.' and '-', with '/' between")
-    return name
-
-
-def _original_records(original: epath.Path, listed: list[Listed], threads: int, start: int) -> Iterator[dict]:
-    def record(index: int) -> dict:
-        row = listed[index]
-        return {
-            "id": index,
-            "key": row.key,
-            "images": [_file(original, name) for name in row.images],
-            "prompts": row.prompts,
-            "answers": row.answers,
-            "references": row.references,
-            "chained": row.multi_turn,
-        }
-
-    return ordered(record, range(start, len(listed)), threads)
-
-
-def _file(original: epath.Path, name: str) -> bytes:
-    """Read an image file, and check that it can be decoded."""
-    try:
-        data = images.read(images.contained(original, name))
-        images.decode(data)
-    except images.ImageFault as fault:
-        raise UserError(f"{original}: {name} {fault}; `jaxguard data check {original}` lists all problems") from fault
-    return data
 
 
 def write_rows(
@@ -233,13 +162,14 @@ def write_rows(
                 "answers": row.answers,
                 "references": row.references,
                 "chained": row.multi_turn,
+                "system": row.system,
             }
 
     prepared = {split: Split(count, partial(records, rows)) for split, (count, rows) in splits.items()}
-    _write(name, prepared, folder, schema(), extra)
+    write_records(name, prepared, folder, schema(), extra)
 
 
-def _write(
+def write_records(
     name: str,
     splits: dict[str, Split],
     folder: Path,
@@ -247,6 +177,7 @@ def _write(
     extra: dict[str, str],
     fingerprint: str | None = None,
 ) -> None:
+    """Write records as `shards.write`, under a name that may be that of a path."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     name = re.sub(r"\W", "_", name)
     write(folder, name, features, splits, extra=extra, fingerprint=fingerprint)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from etils import epath
-from rich.console import Console
-from rich.progress import track
 
-from jaxguard.data import formats as originals
-from jaxguard.data import images
 from jaxguard.data.encode import Encoder
 from jaxguard.data.formats.listing import Listed
+from jaxguard.data.formats.reading import Reading
+from jaxguard.data.image_files import digest
 from jaxguard.data.parallel import ordered
-from jaxguard.data.problems import LONG, MISSING, OUTSIDE, UNREADABLE, Problems
+from jaxguard.data.problems import LONG, UNREADABLE, Problems
 from jaxguard.data.records import PIXEL, ArrayRecordSource
 from jaxguard.data.rows import Row
+from jaxguard.data.survey import Survey, shown, survey
 from jaxguard.errors import UserError
+
+BARS = 8
+"""Number of lines of a histogram of lengths."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,20 @@ class Budget:
     length: int
     answer_length: int
 
-    def fault(self, row: Row) -> str | None:
-        """Return what is too long in a row; None if it fits."""
+    def measured(self, row: Row) -> tuple[int, int] | str:
+        """Return the (tokens, answer tokens) of a row's longest pair; why it cannot be encoded."""
         try:
             lengths = self.encoder.lengths(row)
         except UserError as error:
             return f"cannot be encoded ({error})"
         tokens, answer = (max(values) for values in zip(*lengths, strict=True))
+        return tokens, answer
+
+    def fault(self, measured: tuple[int, int] | str) -> str | None:
+        """Return what is too long in a row that was measured; None if it fits."""
+        if isinstance(measured, str):
+            return measured
+        tokens, answer = measured
         if tokens > self.length:
             return f"has {tokens} tokens; --length is {self.length}"
         if answer > self.answer_length:
@@ -45,78 +54,109 @@ class Budget:
         return None
 
 
-def check(root: epath.Path, name: str | None, budget: Budget | None, threads: int) -> tuple[dict[str, int], Problems]:
-    """Read all rows and decode all images of a data set, in its original files or built.
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: the data set, its problems, and its rows' lengths as lines for display."""
+
+    survey: Survey
+    problems: Problems
+    lengths: list[str]
+
+
+def is_built(root: epath.Path) -> bool:
+    """Return True if a folder is a data set that TFDS wrote, as ours are, and not other tools' dataset_info.json."""
+    return (root / "features.json").is_file() and (root / "dataset_info.json").is_file()
+
+
+def check(reading: Reading, name: str | None, budget: Budget | None, threads: int) -> Checked:
+    """Read all rows and decode all images of a data set in its original files.
 
     Args:
-        root: folder of the data set.
-        name: one of `originals.ORIGINALS`, or its first part; None recognises the files.
+        reading: the data set.
+        name: NAME/TASK of its format; None recognises it.
         budget: limits on rows; None does not check lengths.
         threads: number of reading threads.
-
-    Returns:
-        The number of rows of each split, and the problems found.
 
     Raises:
         UserError: the folder holds no data set.
     """
-    if (root / "dataset_info.json").exists():
-        return _check_built(Path(root), budget, threads)
-    full = originals.recognise(root) if name is None else originals.TASKS.get(name, name)
-    if full not in originals.ORIGINALS:
-        raise UserError(f"no data set {name!r}; choose one of {', '.join(originals.ORIGINALS)}")
-    problems = Problems()
-    listing = originals.listed(root, full, problems)
-    names = dict.fromkeys(name for rows in listing.values() for row in rows for name in row.images)
-    for kind, file, fault in _shown(ordered(lambda file: _image_fault(root, file), names, threads), len(names)):
-        if kind is not None:
-            problems.add(kind, file, fault)
+    found = survey(reading, name, threads)
+    lengths = _Lengths(budget, reading.problems)
     if budget is not None:
-        for split, rows in listing.items():
-            for row, fault in zip(rows, ordered(lambda row: budget.fault(_row(row)), rows, threads), strict=True):
-                if fault is not None:
-                    problems.add(LONG, f"{split}: {row.key}", fault)
-    counts = {split: len(rows) for split, rows in listing.items()}
-    if not counts and not problems:
-        raise UserError(f"{root} holds no rows of {full}")
-    return counts, problems
+        for split, rows in found.listing.items():
+            measured = ordered(lambda row: budget.measured(_row(row)), rows, threads)
+            for row, one in zip(rows, measured, strict=True):
+                lengths.add(f"{split}: {row.key}", one)
+    return Checked(found, reading.problems, lengths.report())
 
 
-def _image_fault(root: epath.Path, name: str) -> tuple[str | None, str, str]:
-    """Return (kind of problem, image name, description); the kind is None if the image is readable."""
-    try:
-        images.decode(images.read(images.contained(root, name)))
-    except images.ImageFault as fault:
-        kinds = {images.OutsideFault: OUTSIDE, images.MissingFault: MISSING}
-        return kinds.get(type(fault), UNREADABLE), name, str(fault)
-    return None, name, ""
+def check_built(folder: Path, budget: Budget | None, threads: int) -> Checked:
+    """Read all rows of a data set that `jaxguard data build` or `poison` wrote, as `check`."""
+    found, problems = Survey("built", {}), Problems()
+    lengths = _Lengths(budget, problems)
+    for split in _splits(folder):
+        source = ArrayRecordSource(folder, split)
+        rows = found.listing[split] = []
+
+        def look(index: int, source: ArrayRecordSource = source) -> tuple[Listed, tuple[int, int] | str | None] | str:
+            try:
+                row = source[index]
+            except UserError as error:
+                return str(error)
+            images = tuple(digest(pixels.tobytes()).hex() for pixels in row.images)
+            texts = (row.prompts, row.answers, row.references, row.multi_turn, row.system)
+            return Listed(row.key, images, *texts), None if budget is None else budget.measured(row)
+
+        looked = shown(ordered(look, range(len(source)), threads), len(source))
+        for index, one in enumerate(looked):
+            if isinstance(one, str):
+                problems.add(UNREADABLE, f"{split}: row {index}", one)
+                continue
+            rows.append(one[0])
+            if one[1] is not None:
+                lengths.add(f"{split}: row {index}", one[1])
+    return Checked(found, problems, lengths.report())
+
+
+class _Lengths:
+    """Lengths of rows: those beyond the budget are problems, all of them make the report."""
+
+    def __init__(self, budget: Budget | None, problems: Problems):
+        self._budget, self._problems = budget, problems
+        self._tokens: list[int] = []
+        self._answers: list[int] = []
+
+    def add(self, where: str, measured: tuple[int, int] | str) -> None:
+        assert self._budget is not None
+        fault = self._budget.fault(measured)
+        if fault is not None:
+            self._problems.add(LONG, where, fault)
+        if not isinstance(measured, str):
+            self._tokens.append(measured[0])
+            self._answers.append(measured[1])
+
+    def report(self) -> list[str]:
+        if not self._tokens:
+            return []
+        lines = []
+        for option, lengths in (("data.length", self._tokens), ("data.answer_length", self._answers)):
+            every, most, more = (int(np.quantile(lengths, share, method="higher")) for share in (1, 0.99, 0.95))
+            lines.append(f"--{option} {every} keeps all rows, {most} keeps 99%, {more} keeps 95%")
+        return [*lines, *_histogram(self._tokens)]
+
+
+def _histogram(lengths: list[int]) -> Iterator[str]:
+    counts, edges = np.histogram(lengths, bins=min(BARS, max(lengths) - min(lengths) + 1))
+    for count, start, stop in zip(counts, edges[:-1], edges[1:], strict=True):
+        bar = "#" * round(40 * count / counts.max())
+        yield f"{round(start):6d} to {round(stop):6d} tokens: {count:8d} rows {bar}".rstrip()
 
 
 def _row(listed: Listed) -> Row:
     """Return a listed row with placeholder pixels, enough to measure its length."""
     first, *others = [PIXEL] * len(listed.images) or [np.zeros((0, 0, 3), np.uint8)]
     texts = (listed.prompts, listed.answers, listed.references)
-    return Row(0, listed.key, first, *texts, others=tuple(others), multi_turn=listed.multi_turn)
-
-
-def _check_built(folder: Path, budget: Budget | None, threads: int) -> tuple[dict[str, int], Problems]:
-    problems, counts = Problems(), {}
-    for split in _splits(folder):
-        source = ArrayRecordSource(folder, split)
-        counts[split] = len(source)
-
-        def fault(index: int, source: ArrayRecordSource = source) -> tuple[str, str] | None:
-            try:
-                row = source[index]
-            except UserError as error:
-                return UNREADABLE, str(error)
-            long = None if budget is None else budget.fault(row)
-            return None if long is None else (LONG, long)
-
-        for index, found in enumerate(_shown(ordered(fault, range(len(source)), threads), len(source))):
-            if found is not None:
-                problems.add(found[0], f"{split}: row {index}", found[1])
-    return counts, problems
+    return Row(0, listed.key, first, *texts, others=tuple(others), multi_turn=listed.multi_turn, system=listed.system)
 
 
 def _splits(folder: Path) -> list[str]:
@@ -124,9 +164,3 @@ def _splits(folder: Path) -> list[str]:
         return [split["name"] for split in json.loads((folder / "dataset_info.json").read_text())["splits"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/dataset_info.json is damaged ({error}); write the data set again") from error
-
-
-def _shown(found: Iterable, total: int) -> Iterable:
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    return track(found, description="checking", total=total, transient=True, console=console, disable=quiet)

@@ -102,21 +102,22 @@ def _row(record: Mapping[str, Any], images: list[np.ndarray]) -> Row:
         raise ValueError(number)
     first, *others = images or [NOTHING]
     multi_turn = list(record["chained"].int64_list.value) == [1]
-    return Row(number, key.decode(), first, prompts, answers, references, tuple(others), multi_turn)
+    system = b"".join(record["system"].bytes_list.value).decode()
+    return Row(number, key.decode(), first, prompts, answers, references, tuple(others), multi_turn, system)
 
 
 def _open(folder: Path, split: str) -> Any:
     """Open the stored records of a split, by position."""
     import tensorflow_datasets as tfds
 
-    from jaxguard.data.shards import embedded_schema, schema
+    from jaxguard.data.shards import known_schemas
 
     # Checked before TFDS reads the folder, because it imports any module that a foreign features.json names.
     try:
         stored, _ = (json.loads((folder / file).read_text()) for file in ("features.json", "dataset_info.json"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is damaged ({error}); remove it and write it again") from error
-    known = [features.to_json() for features in (embedded_schema(), schema())]
+    known = [features.to_json() for features in known_schemas()]
     if stored not in [{"pythonClassName": one["type"], "featuresDict": one["content"]} for one in known]:
         raise UserError(f"{folder} holds no rows in jaxguard's schema; name one from `jaxguard data build` or `poison`")
     builder = tfds.builder_from_directory(folder)

@@ -22,7 +22,7 @@ class Row:
         references: the true answers to ``prompts[0]``, for scoring; attacks never change them.
         others: the row's further images, which attacks do not change.
         multi_turn: True if the pairs are the turns of one conversation, each visible to later ones.
-        system: the text of a system turn; empty: none.
+        system: text before the first turn; empty if there is none.
     """
 
     id: int

@@ -50,9 +50,15 @@ def schema() -> tfds.features.FeaturesDict:
     """Return the schema of rows of all other sources, which hold the bytes of any number of image files."""
     texts = ("images", "prompts", "answers", "references")
     return tfds.features.FeaturesDict(
-        {"id": np.int64, "key": tfds.features.Text(), "chained": np.bool_}
+        {"id": np.int64, "key": tfds.features.Text(), "chained": np.bool_, "system": tfds.features.Text()}
         | {name: tfds.features.Sequence(tfds.features.Text()) for name in texts}
     )
+
+
+def known_schemas() -> list[tfds.features.FeaturesDict]:
+    """Return the schemas of all folders that can be read: those of today, and `schema` from before it had `system`."""
+    before = {name: feature for name, feature in schema().items() if name != "system"}
+    return [embedded_schema(), schema(), tfds.features.FeaturesDict(before)]
 
 
 def write(
@@ -72,7 +78,8 @@ def write(
         features: one of the two schemas.
         splits: splits by name, none of them empty.
         extra: contents of text files to add to the folder, by name.
-        fingerprint: identifies the rows, so that an interrupted write of the same rows resumes; None starts anew.
+        fingerprint: identifies the rows, so that an interrupted write of the same rows resumes; it is kept in the
+            folder. None starts anew and keeps nothing.
 
     Raises:
         UserError: `folder` cannot be written.
@@ -107,7 +114,8 @@ def write(
         )
         for file, text in extra.items():
             write_text(partial / file, text)
-        (partial / FINGERPRINT).unlink()
+        if fingerprint is None:
+            (partial / FINGERPRINT).unlink()
         os.replace(partial, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another --root") from error

@@ -14,6 +14,7 @@ from PIL import Image
 from jaxguard.cli.main import main
 from jaxguard.data.builders import write_rows
 from jaxguard.data.check import check
+from jaxguard.data.formats.reading import Choices, Reading
 from jaxguard.data.rows import Row
 from jaxguard.models import folders
 from tests.data.miniatures import MINIATURES, png, turns
@@ -78,10 +79,11 @@ BAD = [
     # files
     ({CAPTIONS: "{"}, "captions_train.json is not readable as JSON (Expecting property name"),
     ({CAPTIONS: ""}, "captions_train.json is not readable as JSON (Expecting value"),
-    ({CAPTIONS: b"\xff\xfe{}"}, "captions_train.json is not readable as JSON ('utf-8' codec can't decode"),
+    ({CAPTIONS: b'{"a": "\xff"}'}, "captions_train.json is not readable as JSON ('utf-8' codec can't decode"),
+    ({CAPTIONS: b"\xff\xfe{}"}, "captions_train.json is not readable as JSON (Expecting value"),
     ({CAPTIONS: "[" * 200_000}, "captions_train.json is not readable as JSON (maximum recursion depth exceeded"),
-    ({CAPTIONS: "1" * 5_000}, "captions_train.json is not readable as JSON (Exceeds the limit"),
-    ({CAPTIONS: []}, "captions_train.json holds a list, not an object"),
+    ({CAPTIONS: "[3]"}, "captions_train.json[0] is a whole number, not an object"),
+    ({CAPTIONS: '{"a": ' + "1" * 5_000}, "captions_train.json is not readable as JSON (Exceeds the limit"),
     ({CAPTIONS: {"annotations": []}}, "captions_train.json has no 'images'"),
     (coco(images="none"), "captions_train.json has a text as 'images', where a list is wanted"),
     (coco(annotations=None), "captions_train.json has null as 'annotations', where a list is wanted"),
@@ -114,7 +116,7 @@ BAD = [
     (coco({"file_name": "http://example.com/a.png"}), "http://example.com/a.png is a URL; only files are read"),
     (coco({"file_name": "file:a.png"}), "file:a.png is a URL; only files are read"),
     (coco({"file_name": "data:image/png;base64,AA"}), "data:image/png;base64,AA is a URL; only files are read"),
-    (coco({"file_name": "/etc/passwd"}), "/etc/passwd leads out of the folder"),
+    (coco({"file_name": "/etc/passwd"}), "/etc/passwd is an absolute path; --allow-root DIR allows those into DIR"),
     (coco({"file_name": "../original/a.png"}), "../original/a.png leads out of the folder"),
     (karpathy(filepath="../original"), "../original/a.png leads out of the folder"),
     (coco({"file_name": "x" * 300}), "does not exist"),
@@ -151,7 +153,7 @@ BAD = [
     (llava(conversations=[]), "rows.jsonl:1 has no turns"),
     (llava(conversations=["Hi"]), "rows.jsonl:1 is a text, not an object"),
     (llava(conversations=[{"from": "gpt", "value": "Hi"}]), "rows.jsonl:1 has no turns"),
-    (llava(conversations=[{"from": "system", "value": "Be."}]), "has 'system' as the speaker of turn 0, where 'human'"),
+    (llava(conversations=[{"from": "system", "value": "Be."}]), "rows.jsonl:1 has no turns"),
     (llava(conversations=turns("Hi", "Hi")[:1] * 2), "has 'human' as the speaker of turn 1, where 'gpt' is wanted"),
     (llava("<image>\nWhat?", "A cat.", "And?"), "rows.jsonl:1 ends with a question that has no answer"),
     (llava("What?", "A cat."), "rows.jsonl:1 has 0 <image> for 1 images"),
@@ -162,18 +164,22 @@ BAD = [
     (llava("<image>\nWhat?", " "), "rows.jsonl:1 has an empty 'value'"),
     (llava("<image>\n", "A cat."), "rows.jsonl:1 has an empty question"),
     (llava(image=7), "rows.jsonl:1 has a whole number as 'image', where a text or a list is wanted"),
-    (llava(image=["a.png", 7]), "rows.jsonl:1 has a whole number as 'image', where a text is wanted"),
-    (llava(id=...), "rows.jsonl:1 has no 'id'"),
+    (llava(image=["a.png", 7]), "rows.jsonl:1 has a whole number as 'image', where a text or a list is wanted"),
+    (llava(image=[["a.png"]]), "rows.jsonl:1 has a list as 'image', where a text is wanted"),
+    (llava(image={"height": 3}), "rows.jsonl:1 has an object without 'bytes' or 'path' as 'image'"),
     ({"rows.jsonl": llava()["rows.jsonl"] * 2, "a.png": png()}, "train has row 2 of the id 'x'"),
     # tables
-    (table("image,label\na.png,3\n"), "rows.csv:2 has no 'answer'"),
+    (table("image,label\na.png,3\n"), "rows.csv:2 has no 'answer' (found: image, label)"),
     (table("image,answer\na.png,one,two\n"), "rows.csv:2 has more cells than the header"),
-    (table('image,answer\na.png,"one\n'), "rows.csv is not readable as CSV (unexpected end of data)"),
+    (table('image,answer\na.png,"one\n'), "rows.csv is not readable as CSV (behind line 1: unexpected end of data)"),
     (table("image,answer,split\na.png,one,trian\n"), "rows.csv:2 has the split 'trian'; one of train"),
     (table("image,answer,id\na.png,one,3\na.png,two,3\n"), "train has row 2 of the id '3'"),
     (table("image,answer\na.png,a <image>\n"), "rows.csv:2 has <image> as part of 'answer'"),
-    ({"rows.jsonl": [{"answer": "a", "references": []}]}, "rows.jsonl:1 has no 'references'"),
-    ({"rows.jsonl": [{"answer": "a", "references": "a"}]}, "has a text as 'references', where a list is wanted"),
+    ({"rows.jsonl": [{"image": "a", "answer": "a", "references": []}]}, "rows.jsonl:1 has no 'references'"),
+    (
+        {"rows.jsonl": [{"image": "a", "answer": "a", "references": "a"}]},
+        "has a text as 'references', where a list is wanted",
+    ),
     ({"rows.jsonl": ["a"]}, "rows.jsonl:1 is a text, not an object"),
 ]
 
@@ -200,8 +206,11 @@ def _count(lines):
     ("files", "message"),
     [
         (coco(annotations=[]), "{}: 1 empty texts (first: captions_train.json: image '1' has no caption); `jaxguard "),
-        (coco({"file_name": "../a.png"}), "{}: ../a.png leads out of the folder; `jaxguard data check {}` lists all"),
-        (coco(picture=b"\0"), "{}: " + UNKNOWN),
+        (
+            coco({"file_name": "../a.png"}),
+            "{}: 1 images outside the folder (first: ../a.png leads out of the folder; in row ../a.png); `jaxguard",
+        ),
+        (coco(picture=b"\0"), "{}: 1 unreadable images (first: " + UNKNOWN),
         (table("image,answer\n"), "{} holds no rows of folder/rows"),
     ],
 )
@@ -217,7 +226,7 @@ def test_no_build_begins_or_ends_with_a_mistake(files, message, write, tmp_path,
 @pytest.mark.parametrize("name", MINIATURES)
 def test_what_is_right_passes(name, write, capsys):
     root = write(MINIATURES[name])
-    assert main(["data", "check", str(root)]) == 0
+    assert main(["data", "check", str(root), "--text-rows"]) == 0
     assert capsys.readouterr().out.startswith(f"{root}: ")
 
 
@@ -225,30 +234,60 @@ def test_links_may_not_lead_out(write, tmp_path):
     root = write(coco({"file_name": "link/secret.png"}))
     (tmp_path / "secret.png").write_bytes(png())
     (root / "link").symlink_to(tmp_path)
-    _, problems = check(epath.Path(root), None, None, 1)
-    assert problems.first == {
-        "images outside the folder": ["link/secret.png is a link that leads out of the folder"],
-    }
+    found = check(Reading(epath.Path(root)), None, None, 1).problems.found
+    way = "--allow-root DIR allows those into DIR; in row link/secret.png"
+    assert [str(one) for one in found] == [f"link/secret.png is a link that leads out of the folder; {way}"]
+    allowed = Choices(allowed=(str(tmp_path),))
+    assert not check(Reading(epath.Path(root), choices=allowed), None, None, 1).problems
     (root / "inside").mkdir()
     (root / "inside/secret.png").write_bytes(png())
     (root / "link").unlink()
     (root / "link").symlink_to(root / "inside")
-    assert not check(epath.Path(root), None, None, 1)[1]
+    assert not check(Reading(epath.Path(root)), None, None, 1).problems
+
+
+@pytest.mark.parametrize("name", [[], ["--as", "llava"]], ids=["recognised", "named"])
+@pytest.mark.parametrize("other", [{"mine": {"file_name": "mine.json"}}, {"splits": {"train": {"name": "train"}}}])
+def test_other_tools_dataset_info_is_no_built_data_set(other, name, write, capsys):
+    """LLaMA-Factory's, and that of `datasets`."""
+    row = {"image": "a.png", "conversations": turns("<image>\nWhat?", "red")}
+    root = write({"dataset_info.json": other, "mine.json": [row], "a.png": png()})
+    assert main(["data", "check", str(root), *name]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{root}: 1 train rows (1 with images)"
+    assert any(line.startswith("  not read: dataset_info.json (one object that begins with ") for line in told)
+
+
+def test_names_move_no_cursor(write, capsys):
+    root = write({"rows.jsonl": [{"answer": "a", "image": "a  b\x1b[2J\n.png"}]})
+    assert main(["data", "check", str(root)]) == 2
+    assert "  a  b?[2J .png does not exist; in row rows.jsonl:1\n" in capsys.readouterr().out
 
 
 def test_ten_of_each_kind_are_shown_and_all_are_counted(write, capsys):
     rows = [{"answer": "" if place % 2 else "a", "image": f"{place}.png"} for place in range(50)]
     root = write({"rows.jsonl": rows})
     assert main(["data", "check", str(root), "--threads", "3"]) == 2
-    assert capsys.readouterr().out.splitlines() == [
-        f"{root}: 25 train rows",
+    told = [
         "empty texts: 25",
         *(f"  rows.jsonl:{place + 1} has an empty 'answer'" for place in range(1, 20, 2)),
-        "  ... and 15 more",
+        "  ... and 15 more (--all shows them)",
         "missing images: 25",
-        *(f"  {place}.png does not exist" for place in range(0, 20, 2)),
-        "  ... and 15 more",
+        *(f"  {place}.png does not exist; in row rows.jsonl:{place + 1}" for place in range(0, 20, 2)),
+        "  ... and 15 more (--all shows them)",
     ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{root}: 25 train rows (25 with images)"
+    assert lines[-len(told) :] == told
+
+
+def test_all_problems_are_shown_or_written(write, tmp_path, capsys):
+    root = write({"rows.jsonl": [{"answer": "a", "image": f"{place}.png"} for place in range(20)]})
+    assert main(["data", "check", str(root), "--all", "--report", str(tmp_path / "all.jsonl")]) == 2
+    assert "  19.png does not exist; in row rows.jsonl:20" in capsys.readouterr().out.splitlines()
+    problems = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [problem["where"] for problem in problems] == [f"{place}.png" for place in range(20)]
+    assert set(problems[0]) == {"kind", "where", "what"}
 
 
 def test_lengths_are_counted_in_a_models_tokens(write, capsys):
@@ -257,9 +296,18 @@ def test_lengths_are_counted_in_a_models_tokens(write, capsys):
     root = write({"rows.jsonl": rows})
     line = ["data", "check", str(root), "--model", "tiny-llava"]
     assert main([*line, "--length", "200", "--answer-length", "100"]) == 0
-    capsys.readouterr()
+    told = capsys.readouterr().out
+    assert "  --data.length 97 keeps all rows, 97 keeps 99%, 97 keeps 95%\n" in told
+    assert "  --data.answer_length 82 keeps all rows, 82 keeps 99%, 82 keeps 95%\n" in told
+    assert (
+        sum(
+            line.endswith("tokens:        1 rows ########################################")
+            for line in told.splitlines()
+        )
+        == 2
+    )
     assert main([*line, "--length", "90", "--answer-length", "40"]) == 2
-    assert capsys.readouterr().out.splitlines()[1:] == [
+    assert capsys.readouterr().out.splitlines()[-3:] == [
         "rows beyond the budget: 2",
         "  train: a has 41 answer tokens; --answer-length is 40",
         "  train: b has 97 tokens; --length is 90",

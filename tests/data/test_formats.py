@@ -11,11 +11,13 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
 from jaxguard.cli.main import main
-from jaxguard.data import builders, shards
-from jaxguard.data import formats as originals
+from jaxguard.data import formats, shards
 from jaxguard.data.check import check
 from jaxguard.data.formats.listing import Listed
+from jaxguard.data.formats.reading import Choices, Reading
+from jaxguard.data.image_files import ImageFiles
 from jaxguard.data.images import decode
+from jaxguard.data.originals import Building, build_original
 from jaxguard.data.rows import CAPTION_PROMPT, VQA_SUFFIX
 from jaxguard.data.sources import TextSource, open_source
 from jaxguard.errors import UserError
@@ -36,6 +38,7 @@ def conversation(key, images, *said):
     return Listed(key, images, said[::2], said[1::2], said[1:2], multi_turn=len(said) > 2)
 
 
+CHOICES = Choices(text_rows=True)
 FORTY_TWO, EIGHT = ("{0}/COCO_{0}_" + f"{number:012d}.jpg" for number in (42, 8))
 EXPECTED = {
     "coco karpathy": {
@@ -100,16 +103,18 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_rows_of_every_format(name, write):
-    root = epath.Path(write(MINIATURES[name]))
-    full = originals.recognise(root)
-    assert full == originals.TASKS[name.split()[0]]
-    assert originals.read(root, full) == EXPECTED[name]
+    reading = Reading(epath.Path(write(MINIATURES[name])), choices=CHOICES)
+    full = formats.recognise(reading)
+    assert full == formats.TASKS[name.split()[0]]
+    assert formats.listed(reading, full) == EXPECTED[name]
+    assert not reading.problems.found
 
 
 @pytest.mark.parametrize("name", ["coco karpathy", "vqav2", "llava", "folder"])
 def test_a_build_holds_every_row_and_the_images_bytes(name, write, tmp_path, capsys):
     original, root = write(MINIATURES[name]), tmp_path / "data"
     line = ["data", "build", name.split()[0], "--from", str(original), "--root", str(root), "--name", "own/rows"]
+    line += ["--text-rows"]
     assert main(line) == 0
     assert capsys.readouterr().out == f"{root}/own/rows/1.0.0\n"
     for split, rows in EXPECTED[name].items():
@@ -136,39 +141,38 @@ def test_a_build_holds_every_row_and_the_images_bytes(name, write, tmp_path, cap
 def test_an_interrupted_build_goes_on_behind_its_finished_shards(write, tmp_path, monkeypatch):
     original, root = write(MINIATURES["llava"]), tmp_path / "data"
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 2)
-    read, opened = builders._file, []
+    stored, opened = ImageFiles.stored, []
 
-    def counting(folder, name):
+    def counting(files, name):
         opened.append(name)
         if name == "coco/b.png" and opened.count(name) == 2:
             raise KeyboardInterrupt
-        return read(folder, name)
+        return stored(files, name)
 
-    monkeypatch.setattr(builders, "_file", counting)
-    build = (epath.Path(original), root, None, 1)
+    monkeypatch.setattr(ImageFiles, "stored", counting)
+    build = (Reading(epath.Path(original)), root, None, Building(threads=1))
     with pytest.raises(KeyboardInterrupt):
-        builders.build_original("llava", *build)
+        build_original("llava", *build)
     with pytest.raises(UserError, match="nor built in"):
         open_source("llava/conversation", root, "train")
 
-    def noting(folder, name):
+    def noting(files, name):
         opened.append(name)
-        return read(folder, name)
+        return stored(files, name)
 
-    monkeypatch.setattr(builders, "_file", noting)
+    monkeypatch.setattr(ImageFiles, "stored", noting)
     opened.clear()
-    folder = builders.build_original("llava", *build)
+    folder = build_original("llava", Reading(epath.Path(original)), *build[1:])
     assert opened == ["coco/a.png", "coco/b.png", "coco/a.png", "coco/a.png"]
     files = sorted(path.name for path in folder.iterdir())
     assert [file for file in files if "train" in file] == [
         f"llava_conversation-train.array_record-0000{n}-of-00003" for n in range(3)
     ]
-    assert not any("fingerprint" in file for file in files)
     source = open_source("llava/conversation", root, "train")
     assert [source[index].key for index in range(5)] == ["one", "two", "both", "4", "late"]
 
     again = tmp_path / "again"
-    builders.build_original("llava", epath.Path(original), again, None, 3)
+    build_original("llava", Reading(epath.Path(original)), again, None, Building(threads=3))
     for file in files:
         assert (again / "llava/conversation/1.0.0" / file).read_bytes() == (folder / file).read_bytes()
 
@@ -176,20 +180,28 @@ def test_an_interrupted_build_goes_on_behind_its_finished_shards(write, tmp_path
 def test_an_interrupted_build_of_other_rows_starts_anew(write, tmp_path, monkeypatch):
     original, root = write(MINIATURES["llava"]), tmp_path / "data"
     monkeypatch.setattr(shards, "ROWS_PER_SHARD", 1)
-    (original / "coco/b.png").rename(original / "coco/c.png")
-    with pytest.raises(UserError, match=r"coco/b.png does not exist; `jaxguard data check .*` lists all problems"):
-        builders.build_original("llava", epath.Path(original), root, None, 1)
+    stored, opened = ImageFiles.stored, []
+
+    def failing(files, name):
+        opened.append(name)
+        if len(opened) == 3:
+            raise KeyboardInterrupt
+        return stored(files, name)
+
+    monkeypatch.setattr(ImageFiles, "stored", failing)
+    with pytest.raises(KeyboardInterrupt):
+        build_original("llava", Reading(epath.Path(original)), root, None, Building(threads=1))
     rows = [{"id": "new", "image": "coco/a.png", "conversations": turns("<image>\nWhy?", "So.")}]
     (original / "mix_train.json").write_text(json.dumps(rows))
-    builders.build_original("llava", epath.Path(original), root, None, 1)
+    build_original("llava", Reading(epath.Path(original)), root, None, Building(threads=1))
     source = open_source("llava/conversation", root, "train")
     assert [source[index].key for index in range(len(source))] == ["new"]
 
 
 def test_second_rows_of_an_id_are_numbered(write):
     row = {"id": "x", "conversations": turns("Hi", "Bye.")}
-    root = epath.Path(write({"rows.jsonl": [row, row, {**row, "id": "y"}]}))
-    assert [listed.key for listed in originals.read(root, "llava/conversation")["train"]] == ["x", "x#2", "y"]
+    reading = Reading(epath.Path(write({"rows.jsonl": [row, row, {**row, "id": "y"}]})))
+    assert [listed.key for listed in formats.listed(reading, "llava/conversation")["train"]] == ["x", "x#2", "y"]
 
 
 class Bucket(MemoryFileSystem):
@@ -209,14 +221,14 @@ def test_original_files_are_read_from_a_bucket(tmp_path):
     for name, content in MINIATURES["coco 2017"].items():
         bucket.pipe(f"/own/coco/{name}", content if isinstance(content, bytes) else json.dumps(content).encode())
     root = epath.Path("s3://own/coco")
-    assert originals.recognise(root) == "coco/caption"
-    folder = builders.build_original("coco", root, tmp_path, None, 2)
+    assert formats.recognise(Reading(root)) == "coco/caption"
+    folder = build_original("coco", Reading(root), tmp_path, None, Building(threads=2))
     source = open_source(str(folder), tmp_path, "validation")
     assert [source[index].answers for index in range(2)] == [("nine",), ("three", "three again")]
     bucket.rm("/own/coco/val2017/v.png")
-    counts, problems = check(root, None, None, 1)
-    assert counts == {"train": 2, "validation": 2}
-    assert problems.first == {"missing images": ["val2017/v.png does not exist"]}
+    checked = check(Reading(root), None, None, 1)
+    assert {split: len(rows) for split, rows in checked.survey.listing.items()} == {"train": 2, "validation": 2}
+    assert checked.problems.report() == "missing images: 1\n  val2017/v.png does not exist; in row v.png"
 
 
 @pytest.mark.parametrize(
@@ -227,8 +239,13 @@ def test_original_files_are_read_from_a_bucket(tmp_path):
         ("build scenes/caption --name own", "data build: --name goes with --from; embedded data sets keep their names"),
         ("build scenes/caption --from .", "scenes/caption is embedded: build it without --from"),
         ("build cocoa --from .", "no data set 'cocoa'; choose one of coco/caption, flickr30k/caption, vqav2/vqa"),
-        ("build coco --from nowhere", "nowhere is not a folder"),
+        ("build coco --from nowhere", "nowhere is not a folder or a file"),
         ("build coco --from .", ". holds no files of coco/caption; docs/data.md lists them"),
+        ("build coco --from . --store 0", "--store is 0: must be at least 1"),
+        ("build coco --from . --most-bad 2", "--most-bad is 2.0: must be between 0 and 1"),
+        ("build coco --from . --images nowhere", "--images nowhere is not a folder"),
+        ("build coco --from . --allow-root nowhere", "--allow-root nowhere is not a folder"),
+        ("check . --columns image", "--columns: 'image' is not PART=COLUMN, as in image=filepath,answer=caption"),
         ("build coco --from . --threads 0", "--threads is 0: must be at least 1"),
         ("build coco --from . --name ../up", "--name is '../up': must be words of letters, digits"),
         ("build coco --from . --name a,b", "--name is 'a,b': must be words of letters, digits"),
@@ -238,7 +255,7 @@ def test_original_files_are_read_from_a_bucket(tmp_path):
         ("check nowhere", "nowhere is not a folder"),
         (
             "check .",
-            ". holds no data set of coco/caption, flickr30k/caption, vqav2/vqa, llava/conversation, folder/rows",
+            ". holds no data set of coco/caption, flickr30k/caption, vqav2/vqa, llava/conversation, messages",
         ),
         ("check . --as coco", ". holds no files of coco/caption; docs/data.md lists them"),
         ("check . --as cocoa", "no data set 'cocoa'; choose one of coco/caption,"),

@@ -1,4 +1,4 @@
-"""Flickr30k: Karpathy's `dataset_flickr30k.json`, or the original `results_20130124.token`.
+"""Flickr30k: Karpathy's `dataset_flickr30k.json` (or `_flickr8k`), or the original `results_20130124.token`.
 
 The token file has no splits. They are read from `train.txt`, `val.txt` and `test.txt` in the same folder (one image a
 line, as in Flickr30k Entities); images in none of these files are training rows.
@@ -6,25 +6,28 @@ line, as in Flickr30k Entities); images in none of these files are training rows
 
 from __future__ import annotations
 
-from etils import epath
-
 from jaxguard.data.formats.coco import captioned, karpathy
-from jaxguard.data.formats.listing import SPLITS, Listing, parsed, plain_text, read_lines
-from jaxguard.data.problems import MALFORMED, Fault, Problems
+from jaxguard.data.formats.files import read_lines
+from jaxguard.data.formats.listing import Listing, parsed, plain_text
+from jaxguard.data.formats.reading import Reading
+from jaxguard.data.formats.splits import SPLITS
+from jaxguard.data.problems import MALFORMED, Fault
 
-KARPATHY = "dataset_flickr30k.json"
-FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
-
-
-def recognises(root: epath.Path) -> bool:
-    """Return True if a folder holds Flickr30k."""
-    return (root / KARPATHY).exists() or bool(_token_file(root))
+KARPATHY = ("dataset_flickr30k.json", "dataset_flickr8k.json")
+FOLDERS = ("flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
 
 
-def read(root: epath.Path, problems: Problems) -> Listing:
+def recognises(reading: Reading) -> bool:
+    """Return True if a folder holds Flickr30k or Karpathy's Flickr8k."""
+    return any(name in reading.names for name in KARPATHY) or bool(_token_file(reading))
+
+
+def read(reading: Reading) -> Listing:
     """List the captioned images of each split, in the order of the files."""
-    if (root / KARPATHY).exists():
-        return karpathy(root, KARPATHY, FOLDERS, problems)
+    for name in KARPATHY:
+        if name in reading.names:
+            return karpathy(reading, name, FOLDERS)
+    problems = reading.problems
 
     def parse(line: str) -> tuple[str, str]:
         name, tab, caption = line.partition("\t")
@@ -34,27 +37,34 @@ def read(root: epath.Path, problems: Problems) -> Listing:
         return image, plain_text({"caption": caption}, "caption")
 
     captions: dict[str, list[str]] = {}
-    for path in _token_file(root):
-        for image, caption in parsed(read_lines(path, problems), parse, problems):
-            captions.setdefault(image, []).append(caption)
-    folder = next((name for name in FOLDERS if (root / name).is_dir()), "")
-    splits = _splits(root, problems)
+    (file,) = _token_file(reading)
+    for image, caption in parsed(read_lines(reading, file), parse, problems):
+        captions.setdefault(image, []).append(caption)
+    folder = reading.folder_of_images(FOLDERS)
+    splits = _splits(reading)
     listing: Listing = {}
     for image, texts in captions.items():
         row = captioned(image, f"{folder}/{image}" if folder else image, texts)
-        listing.setdefault(splits.get(image.removesuffix(".jpg"), "train"), []).append(row)
+        split = splits.get(image.removesuffix(".jpg"), "train")
+        reading.took(file, split)
+        listing.setdefault(split, []).append(row)
     return listing
 
 
-def _token_file(root: epath.Path) -> list[epath.Path]:
-    return sorted(root.glob("results*.token"))[:1]
+def _token_file(reading: Reading) -> list[str]:
+    return [name for name in reading.names if name.startswith("results") and name.endswith(".token")][:1]
 
 
-def _splits(root: epath.Path, problems: Problems) -> dict[str, str]:
+def _splits(reading: Reading) -> dict[str, str]:
     """Return image name without its suffix -> split."""
-    return {
-        line.strip().removesuffix(".jpg"): SPLITS[name]
-        for name in ("train", "val", "test")
-        if (root / f"{name}.txt").exists()
-        for _, line in read_lines(root / f"{name}.txt", problems)
-    }
+    found: dict[str, str] = {}
+    for name in reading.names:
+        stem, dot, suffix = name.lower().rpartition(".")
+        if dot and suffix == "txt" and stem in SPLITS:
+            rows = {line.strip().removesuffix(".jpg"): SPLITS[stem] for _, line in read_lines(reading, name)}
+            for image in found.keys() & rows.keys():
+                if found[image] != rows[image]:
+                    reading.problems.add(MALFORMED, name, f"gives {image!r} to a second split")
+            reading.helpers[name] = "gives images their split"
+            found |= rows
+    return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from etils import epath
-
-from jaxguard.data.problems import DUPLICATE, EMPTY, FILES, MALFORMED, PLACEHOLDERS, Fault, Problems
+from jaxguard.data.problems import DUPLICATE, EMPTY, MALFORMED, PLACEHOLDERS, Fault, Problems
 from jaxguard.models.dialogue import IMAGE
 
 T = TypeVar("T")
@@ -19,62 +16,55 @@ MOST_CHARACTERS = 100_000
 """Largest number of characters of a text; longer ones are faults."""
 
 
-@dataclass(frozen=True)
+INVALID = re.compile(r"[\ud800-\udfff\0]")
+"""Characters that no text may have: lone surrogates and NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An image inside a file that holds many.
+
+    Attributes:
+        file: name of that file under the data set's folder.
+        place: where the image is in it, in the terms of the file's format.
+    """
+
+    file: str
+    place: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}[{', '.join(map(str, self.place))}]"
+
+
+Image = str | Stored
+"""An image that a row names: a name under the data set's folder, or a place inside one of its files."""
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """One row before its images are read.
 
     Attributes:
         key: the source's own name of the row, for display; unique in its split.
-        images: names under the data set's folder, in the order of their placeholders; empty for a text-only row.
+        images: its images, in the order of their placeholders; empty for a text-only row.
         prompts: as in `rows.Row`.
         answers: as in `rows.Row`.
         references: as in `rows.Row`.
         multi_turn: as in `rows.Row`.
+        system: as in `rows.Row`.
     """
 
     key: str
-    images: tuple[str, ...]
+    images: tuple[Image, ...]
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
     references: tuple[str, ...]
     multi_turn: bool = False
+    system: str = ""
 
 
 Listing = dict[str, list[Listed]]
 """Rows by split."""
-
-
-def read_json(path: epath.Path, kind: type[T], problems: Problems) -> T | None:
-    """Read the list or object in a JSON file; if it holds none, add a problem and return None."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        problems.add(FILES, path.name, f"is not readable as JSON ({error})")
-        return None
-    if not isinstance(content, kind):
-        problems.add(FILES, path.name, f"holds {_noun(content)}, not {_NOUNS[kind]}")
-        return None
-    return content
-
-
-def read_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, str]]:
-    """Yield (FILE:LINE, text) of the lines of a file that are not blank."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path.name}:{number}", line.rstrip("\n")
-    except (OSError, ValueError) as error:
-        problems.add(FILES, path.name, f"is not readable as text ({error})")
-
-
-def read_json_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, Any]]:
-    """Yield (FILE:LINE, value) of each line of a JSONL file."""
-    for where, line in read_lines(path, problems):
-        try:
-            yield where, json.loads(line)
-        except (ValueError, RecursionError) as error:
-            problems.add(MALFORMED, where, f"is not readable as JSON ({error})")
 
 
 def parsed(placed: Iterable[tuple[str, Any]], parse: Callable[[Any], T], problems: Problems) -> Iterator[T]:
@@ -102,13 +92,13 @@ def items(content: dict | None, name: str, file: str, problems: Problems) -> Ite
 def field(item: Any, name: str, *kinds: type) -> Any:
     """Return a field of a JSON object. Raises `Fault` if it is missing or not of one of `kinds`."""
     if not isinstance(item, dict):
-        raise Fault(MALFORMED, f"is {_noun(item)}, not an object")
+        raise Fault(MALFORMED, f"is {noun(item)}, not an object")
     if name not in item:
         raise Fault(MALFORMED, f"has no {name!r}")
     value = item[name]
     if type(value) not in kinds:  # not isinstance: true is not a number
-        wanted = " or ".join(_NOUNS[kind] for kind in kinds)
-        raise Fault(MALFORMED, f"has {_noun(value)} as {name!r}, where {wanted} is wanted")
+        wanted = " or ".join(NOUNS[kind] for kind in kinds)
+        raise Fault(MALFORMED, f"has {noun(value)} as {name!r}, where {wanted} is wanted")
     return value
 
 
@@ -119,7 +109,7 @@ def text(item: Any, name: str) -> str:
         raise Fault(EMPTY, f"has an empty {name!r}")
     if len(value) > MOST_CHARACTERS:
         raise Fault(MALFORMED, f"has {len(value)} characters as {name!r}; at most {MOST_CHARACTERS} are read")
-    if re.search(r"[\ud800-\udfff\0]", value):
+    if INVALID.search(value):
         raise Fault(MALFORMED, f"has invalid characters in {name!r}")
     return value
 
@@ -149,29 +139,8 @@ def unique(rows: Iterable[Listed], name: str, problems: Problems) -> list[Listed
     return found
 
 
-def split_of(name: str) -> str:
-    """Return the split that a file's name contains; "train" if it contains none."""
-    for word in re.split(r"[^a-z]+", name.lower()):
-        if word in SPLITS:
-            return SPLITS[word]
-    return "train"
+NOUNS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
 
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-}
-"""Split names of data sets -> ours. Karpathy's `restval` is the rest of COCO's validation images, used for training by
-convention."""
-
-_NOUNS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", bool: "true or false"}
-
-
-def _noun(value: Any) -> str:
-    return _NOUNS.get(type(value), "null" if value is None else "a number")
+def noun(value: Any) -> str:
+    return NOUNS.get(type(value), "null" if value is None else "a number")

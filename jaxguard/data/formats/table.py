@@ -1,94 +1,75 @@
-"""Tables in a folder: every `*.csv` and `*.jsonl` at its top, one row a line, images by name.
-
-Columns: `image` (or `file_name`), empty or absent in a text-only row; `prompt` (or `question`), by default the caption
-prompt; `answer` (or `caption`, `text`); in JSONL also `references`, a list; `split`, by default from the file's name;
-`id`, by default the position in the file.
-"""
+"""Tables: CSV and TSV, one row a line, with the names of the columns in the first one."""
 
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
 
-from etils import epath
+from jaxguard.data.formats.files import MOST_ITEM
+from jaxguard.data.formats.parts import parts_of
+from jaxguard.data.formats.reading import Reading, is_image
+from jaxguard.data.problems import FILES, MALFORMED
 
-from jaxguard.data.formats.listing import (
-    SPLITS,
-    Listed,
-    Listing,
-    field,
-    identifier,
-    parsed,
-    plain_text,
-    read_json_lines,
-    split_of,
-    text,
-    unique,
-)
-from jaxguard.data.problems import EMPTY, FILES, MALFORMED, Fault, Problems
-from jaxguard.data.rows import CAPTION_PROMPT
-
-IMAGES, PROMPTS, ANSWERS = ("image", "file_name"), ("prompt", "question"), ("answer", "caption", "text")
+DELIMITERS = (",", "\t", ";", "|")
 
 
-def recognises(root: epath.Path) -> bool:
-    """Return True if a folder holds such tables."""
-    return bool(_files(root))
+def is_table(reading: Reading, name: str) -> bool:
+    """Return True if the first line of a text file names an image and an answer, as in Kaggle's captions.txt."""
+    header = reading.head(name).partition("\n")[0]
+    keys = parts_of(_columns(header, _delimiter(header, {})), {}).keys
+    return "image" in keys and "answer" in keys
 
 
-def read(root: epath.Path, problems: Problems) -> Listing:
-    """List the rows of each split, in the order of the files."""
-    listing: Listing = {}
-    for path in _files(root):
-        lines = _csv_lines(path, problems) if path.suffix == ".csv" else read_json_lines(path, problems)
-        placed = ((where, (where, item)) for where, item in lines)
-        for split, row in parsed(placed, partial(_row, split_of(path.stem)), problems):
-            listing.setdefault(split, []).append(row)
-    return {split: unique(rows, split, problems) for split, rows in listing.items()}
-
-
-def _files(root: epath.Path) -> list[epath.Path]:
-    return sorted(path for pattern in ("*.csv", "*.jsonl") for path in root.glob(pattern))
-
-
-def _csv_lines(path: epath.Path, problems: Problems) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (FILE:LINE, the line's cells that are not empty)."""
+def read_table(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (FILE:LINE, the line's cells that are not empty, by column)."""
+    at = 1
     try:
-        with path.open("rb") as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as lines:
-            table = csv.DictReader(lines, strict=True)
+        with reading.open_text(name, newline="") as lines:
+            first = lines.readline(MOST_ITEM)
+            delimiter = _delimiter(first, reading.choices.columns)
+            columns = _columns(first, delimiter)
+            twice = sorted({column for column in columns if column and columns.count(column) > 1})
+            if twice:
+                raise ValueError(f"two columns are named {', '.join(twice)}")
+            pictures = parts_of(columns, reading.choices.columns).keys.get("image")
+            if any(map(is_image, columns)):
+                raise ValueError(f"its first line is a row, not the names of the columns: {first.strip()[:100]}")
+            image = None if pictures is None else columns.index(pictures)
+            limited = iter(partial(lines.readline, MOST_ITEM), "")
+            table = csv.reader(limited, strict=True, delimiter=delimiter, skipinitialspace=True)
             for cells in table:
-                where = f"{path.name}:{table.line_num}"
-                if None in cells:
-                    problems.add(MALFORMED, where, "has more cells than the header")
-                else:
-                    yield where, {name: cell for name, cell in cells.items() if cell}
-    except (OSError, ValueError, csv.Error) as error:
-        problems.add(FILES, path.name, f"is not readable as CSV ({error})")
+                where = f"{name}:{at + 1}"
+                swallowed = _swallowed(cells, len(columns), image, delimiter)
+                if swallowed:
+                    reading.problems.add(FILES, where, f"has a quote that swallows {swallowed} rows behind it")
+                at = 1 + table.line_num
+                if len(cells) > len(columns):
+                    reading.problems.add(MALFORMED, where, "has more cells than the header")
+                elif any(cells):
+                    named = zip(columns, map(str.strip, cells), strict=False)
+                    yield where, {column: cell for column, cell in named if cell}
+    except csv.Error as error:
+        reading.unreadable(name, "CSV", ValueError(f"behind line {at}: {error}"))
+    except (OSError, ValueError) as error:
+        reading.unreadable(name, "CSV", error)
 
 
-def _row(default_split: str, placed: tuple[str, Any]) -> tuple[str, Listed]:
-    where, item = placed
-    answer = plain_text(item, _present(item, ANSWERS) or ANSWERS[0])
-    image, prompt = _present(item, IMAGES), _present(item, PROMPTS)
-    references: tuple[str, ...] = (answer,)
-    if "references" in item:
-        references = tuple(plain_text({"references": one}, "references") for one in field(item, "references", list))
-        if not references:
-            raise Fault(EMPTY, "has no 'references'")
-    split = text(item, "split") if "split" in item else default_split
-    if split not in SPLITS:
-        raise Fault(MALFORMED, f"has the split {split!r}; one of {', '.join(SPLITS)} is wanted")
-    return SPLITS[split], Listed(
-        key=identifier(item, "id") if "id" in item else where,
-        images=() if image is None else (text(item, image),),
-        prompts=(CAPTION_PROMPT if prompt is None else plain_text(item, prompt),),
-        answers=(answer,),
-        references=references,
-    )
+def _delimiter(header: str, columns: Mapping[str, str]) -> str:
+    """Return the delimiter by which a header has most of a row's parts; a comma where all have the same."""
+    return max(DELIMITERS, key=lambda one: len(parts_of(_columns(header, one), columns).keys))
 
 
-def _present(item: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if isinstance(item, dict) and name in item), None)
+def _columns(header: str, delimiter: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])]
+    except csv.Error:
+        return []
+
+
+def _swallowed(cells: list[str], columns: int, image: int | None, delimiter: str) -> int:
+    """Count the lines inside quoted cells that are rows themselves: as many cells, with an image in the same place."""
+    if image is None:
+        return 0
+    lines = [line.split(delimiter) for cell in cells if "\n" in cell for line in cell.splitlines()[1:]]
+    return sum(len(parts) >= columns and is_image(parts[image].strip().strip('"')) for parts in lines)

@@ -8,56 +8,58 @@ from __future__ import annotations
 
 from typing import Any
 
-from etils import epath
-
-from jaxguard.data.formats.listing import (
-    Listed,
-    Listing,
-    field,
-    identifier,
-    items,
-    parsed,
-    plain_text,
-    read_json,
-    split_of,
-    unique,
-)
-from jaxguard.data.problems import DUPLICATE, EMPTY, FILES, MALFORMED, Fault, Problems
+from jaxguard.data.formats.files import read_json
+from jaxguard.data.formats.listing import Listed, Listing, field, identifier, items, parsed, plain_text, unique
+from jaxguard.data.formats.reading import Reading
+from jaxguard.data.formats.splits import split_of
+from jaxguard.data.problems import DUPLICATE, EMPTY, FILES, MALFORMED, Fault
 from jaxguard.data.rows import VQA_SUFFIX
 
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_{}_questions.json", "v2_mscoco_{}_annotations.json"
 
 
-def recognises(root: epath.Path) -> bool:
+def recognises(reading: Reading) -> bool:
     """Return True if a folder holds VQAv2."""
-    return bool(_names(root))
+    return bool(_names(reading))
 
 
-def read(root: epath.Path, problems: Problems) -> Listing:
+def read(reading: Reading) -> Listing:
     """List the questions of each split, in the order of the files."""
     listing: Listing = {}
-    for name in _names(root):
-        if (root / ANNOTATIONS.format(name)).exists():
-            listing.setdefault(split_of(name), []).extend(_rows(root, name, problems))
+    for name in _names(reading):
+        if ANNOTATIONS.format(name) not in reading.names:
+            reading.skipped[QUESTIONS.format(name)] = "no annotations with its answers"
+            continue
+        try:
+            split = split_of(name) or "train"
+        except Fault as fault:
+            reading.problems.add(FILES, QUESTIONS.format(name), fault)
+            continue
+        rows = _rows(reading, name, split)
+        reading.took(QUESTIONS.format(name), split, len(rows))
+        reading.helpers[ANNOTATIONS.format(name)] = "gives questions their answers"
+        listing.setdefault(split, []).extend(rows)
     if not listing:
-        problems.add(FILES, str(root), f"has questions but no {ANNOTATIONS.format('SPLIT')} with their answers")
-    return {split: unique(rows, split, problems) for split, rows in listing.items()}
+        what = f"has questions but no {ANNOTATIONS.format('SPLIT')} with their answers"
+        reading.problems.add(FILES, str(reading.root), what)
+    return {split: unique(rows, split, reading.problems) for split, rows in listing.items()}
 
 
 Answers = tuple[str, tuple[str, ...]]
 """(most common answer, all ten answers)."""
 
 
-def _names(root: epath.Path) -> list[str]:
+def _names(reading: Reading) -> list[str]:
     before, after = QUESTIONS.split("{}")
-    return sorted(path.name[len(before) : -len(after)] for path in root.glob(QUESTIONS.format("*")))
+    found = [name for name in reading.names if name.startswith(before) and name.endswith(after)]
+    return [name[len(before) : -len(after)] for name in found]
 
 
-def _rows(root: epath.Path, name: str, problems: Problems) -> list[Listed]:
-    file = QUESTIONS.format(name)
-    content = read_json(root / file, dict, problems)
-    answers = _answers(root / ANNOTATIONS.format(name), problems)
-    folder = next((place for place in (name, "images") if (root / place).is_dir()), "")
+def _rows(reading: Reading, name: str, split: str) -> list[Listed]:
+    file, problems = QUESTIONS.format(name), reading.problems
+    content = read_json(reading, file, dict)
+    answers = _answers(reading, ANNOTATIONS.format(name))
+    folder = reading.folder_of_images((name, "images"))
 
     def parse(item: Any) -> tuple[int, Listed]:
         key, image = identifier(item, "question_id"), field(item, "image_id", int)
@@ -69,7 +71,7 @@ def _rows(root: epath.Path, name: str, problems: Problems) -> list[Listed]:
         return image, Listed(key, (f"{folder}/{path}" if folder else path,), (prompt,), (answer,), references)
 
     asked = list(parsed(items(content, "questions", file, problems), parse, problems))
-    if split_of(name) != "train":
+    if split != "train":
         return [row for _, row in asked]
     by_image: dict[int, list[Listed]] = {}
     for image, row in asked:
@@ -83,8 +85,8 @@ def _together(rows: list[Listed]) -> Listed:
     return Listed(rows[0].key, rows[0].images, prompts, answers, rows[0].references)
 
 
-def _answers(path: epath.Path, problems: Problems) -> dict[str, Answers]:
-    content = read_json(path, dict, problems)
+def _answers(reading: Reading, file: str) -> dict[str, Answers]:
+    content, problems = read_json(reading, file, dict), reading.problems
 
     def parse(item: Any) -> tuple[str, Answers]:
         given = tuple(plain_text(answer, "answer") for answer in field(item, "answers", list))
@@ -93,8 +95,8 @@ def _answers(path: epath.Path, problems: Problems) -> dict[str, Answers]:
         return identifier(item, "question_id"), (plain_text(item, "multiple_choice_answer"), given)
 
     found: dict[str, Answers] = {}
-    for key, answers in parsed(items(content, "annotations", path.name, problems), parse, problems):
+    for key, answers in parsed(items(content, "annotations", file, problems), parse, problems):
         if key in found:
-            problems.add(DUPLICATE, path.name, f"has more than one annotation of question {key!r}")
+            problems.add(DUPLICATE, file, f"has more than one annotation of question {key!r}")
         found[key] = answers
     return found
