@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,12 +38,15 @@ def evaluate(arguments: Arguments) -> None:
     settings = arguments.configuration()
     check_writable(settings.run_dir)
     from jaxguard import processes
-    from jaxguard.evaluate import java, run
+    from jaxguard.evaluate import java
+    from jaxguard.evaluate.identity import SCORES
+    from jaxguard.evaluate.run import Evaluator
 
     processes.connect()
-    run.evaluate(settings, java=java.find())
+    _, found = Evaluator(settings, java=java.find()).test()
     if processes.is_main():
-        print((settings.run_dir / "scores.json").read_text(), end="")
+        print(found, file=sys.stderr)
+        print((found.path.parent / SCORES).read_text(), end="")
 
 
 @dataclass(frozen=True)

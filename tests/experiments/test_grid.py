@@ -16,15 +16,17 @@ from safetensors.numpy import load_file
 from jaxguard.cli.main import main
 from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig, ObjectiveConfig
 from jaxguard.errors import Preempted, UserError
+from jaxguard.evaluate.predictions import read_predictions
 from jaxguard.evaluate.scores import Scores
 from jaxguard.evaluate.success import AttackSuccess, wilson
 from jaxguard.experiments import grid as grids
 from jaxguard.experiments import tiny
 from jaxguard.experiments.configurations import load_grid
-from jaxguard.experiments.grid import RECORD, Cell, Grid, commit, exported, named, plan, select, summary
+from jaxguard.experiments.grid import RECORD, Cell, Grid, exported, named, plan, select, summary
 from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, save
 from jaxguard.report.summary import summarise
 from jaxguard.train.export import export
+from jaxguard.version import commit
 
 FILE = Path("grid.py")
 COMMAND = "jaxguard table grid.py"
@@ -240,9 +242,12 @@ def test_a_cell_goes_on_from_the_weights_that_another_run_ended_with(small_confi
     )
     assert all(np.array_equal(between[name], after[name]) for name in between)
     assert any(np.abs(between[name] - before[name]).max() > 0.01 for name in between)
-    answers = [(cell.folder / "predictions.jsonl").read_text() for cell in table.cells]
+    answers = [read_predictions(cell.folder / "predictions.jsonl") for cell in table.cells]
     assert answers[0] == answers[1]
-    assert [row["labels"]["run"] for row in summary(table, COMMAND)] == ["start", "still"]
+    rows = summary(table, COMMAND)
+    assert [row["labels"]["run"] for row in rows] == ["start", "still"]
+    assert rows[0]["evaluated"] == f"step {table.cells[0].config.train.steps}, 8 rows, {commit()}"
+    assert rows[0]["evaluated"] in (table.out / "table.md").read_text()
     assert plan(table).splitlines()[-1] == "2 cells; about 0 min left"
 
 
