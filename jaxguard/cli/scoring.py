@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from jaxguard.cli.arguments import Arguments
 from jaxguard.config.files import load
 from jaxguard.errors import UserError
-from jaxguard.evaluate.identity import FOLDER, Evaluation, open_evaluation
+from jaxguard.evaluate.identity import FOLDER, Evaluation, chosen, open_evaluation
 from jaxguard.files import check_writable, write_text
 
 Task = Literal["caption", "vqa"]
@@ -111,7 +111,7 @@ def _write(out: Path | None, text: str) -> None:
 @dataclass(frozen=True)
 class ShowOptions:
     run: Positional[Path]
-    """Run folder."""
+    """Run folder, or folder of one of its evaluations."""
     out: Path | None = None
     """HTML file to write; None is show.html in the run folder."""
     images: int = 12
@@ -125,9 +125,15 @@ def show(arguments: Arguments) -> None:
         raise UserError(f"show: --images is {options.images}: must be at least 0")
     if not options.run.is_dir():
         raise UserError(f"show: {options.run} is not a run folder")
-    settings, out = load(options.run), options.out or options.run / "show.html"
+    one = options.run.resolve().parent.name == FOLDER
+    settings = load(options.run.resolve().parents[1] if one else options.run)
+    out = options.out or options.run / "show.html"
     _check_file("show", out)
+    found = open_evaluation(options.run) if one else chosen(options.run)
+    from jaxguard.evaluate.judgement import judge
     from jaxguard.report.run_page import show
 
-    show(settings, out, options.images)
+    show(settings, out, options.images, found)
+    if found is not None:
+        print(f"{found}\n{judge(settings, found)}", file=sys.stderr)
     print(out)

@@ -79,6 +79,11 @@ class Identity:
         return f"triggers of {', '.join([self.attack['name'], *given])}" + ("" if self.own else " (not the run's own)")
 
     @property
+    def attack_config(self) -> AttackConfig:
+        """Make the configuration of the triggers."""
+        return AttackConfig() if self.attack is None else AttackConfig(**{name: self.attack[name] for name in TRIGGER})
+
+    @property
     def unfinished(self) -> str | None:
         """Say that training had not ended, if it had not."""
         if self.newest >= self.steps:

@@ -28,6 +28,7 @@ from jaxguard.models import folders
 from jaxguard.objective.base import Objective
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
+from jaxguard.train.metrics import Watch
 from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
 from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
@@ -105,7 +106,7 @@ def train(config: Config, model: Model | None = None, counted: Counted | None = 
             state = setup.initial(trainable, take=not keep_weights)
             del trainable
 
-        rows, silent = config.train.batch_size, not processes.is_main()
+        rows, silent, watch = config.train.batch_size, not processes.is_main(), Watch(config.objective)
         with Reporter(run, steps=steps, start=start, rows=rows, silent=silent) as reporter:
             if start:
                 reporter.say(f"resuming {run} at step {start}")
@@ -124,6 +125,8 @@ def train(config: Config, model: Model | None = None, counted: Counted | None = 
                     if not math.isfinite(values["loss"]):
                         raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
                     reporter.log(done, values)
+                    for warning in watch(values, last=last):
+                        reporter.say(f"warning: {warning}")
                     if probe:
                         reporter.record(done, probe(state.parameters))
                         reporter.restart_clock()
