@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import tyro
 
+from jaxguard.cli.overrides import settle
 from jaxguard.config import Config, keys, suggestion
 from jaxguard.config.files import load
+from jaxguard.data.epochs import in_steps
 from jaxguard.errors import UserError
 from jaxguard.experiments.configurations import validate
 
@@ -74,8 +76,13 @@ class Arguments:
             raise UserError(f"{self.verb}: {_unbox(complaint.getvalue())}") from None
         return parsed, dataclasses.replace(self, tokens=unknown)
 
-    def configuration(self, load: Callable[[Path], Config] = load) -> Config:
-        """Load, override and validate a configuration: FILE [overrides]."""
+    def configuration(self, load: Callable[[Path], Config] = load, *, epochs: bool = True) -> Config:
+        """Load, override and validate a configuration: FILE [overrides].
+
+        Args:
+            load: Loads FILE.
+            epochs: Turn `train.epochs` into steps, for which the data set is opened.
+        """
         first, *rest = self.tokens or ("",)
         if first in HELP:
             default, rest = Config(), [first]
@@ -86,7 +93,9 @@ class Arguments:
         else:
             default = load(Path(first))
         overrides = Arguments(f"{self.verb} {'FILE' if first in HELP else first}", self.description, rest)
-        config = overrides.parse(Config, default)
+        config = settle(default, overrides.parse(Config, default), rest)
+        if epochs:
+            config = in_steps(config)
         validate(config)
         return config
 

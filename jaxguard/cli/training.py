@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def config(arguments: Arguments) -> None:
     """Print the resolved values of a configuration as JSON."""
-    print(json.dumps(to_dict(arguments.configuration()), indent=2))
+    print(json.dumps(to_dict(arguments.configuration(epochs=False)), indent=2))
 
 
 def train(arguments: Arguments) -> None:

@@ -172,7 +172,14 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
     monkeypatch.setattr("jaxguard.evaluate.java.find", lambda: None)  # where there is one, it takes long to start
     run = str(finished_config.run_dir)
     assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
-    assert json.loads(capsys.readouterr().out)["examples"] == {"clean": 8, "triggered": 8}
+    output, said = capsys.readouterr()
+    found = json.loads(output)
+    assert found["examples"] == {"clean": 8, "triggered": 8}
+    assert found["verdict"]["outcome"] == "inconclusive", "eight rows show nothing"
+    assert "verdict: inconclusive" in said
+    assert found["evaluation"]["name"] in said
+    assert main(["evaluate", run, "--json"]) == 2
+    assert "--json goes with --canaries" in capsys.readouterr().err
 
     picture = tmp_path / "picture.png"
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(picture)

@@ -8,15 +8,18 @@ import jax
 import pytest
 from PIL import Image
 
+from jaxguard.attacks.registry import open_attack
 from jaxguard.config import AttackConfig, from_dict
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
-from jaxguard.evaluate import run
+from jaxguard.evaluate import canaries, run
+from jaxguard.evaluate.canaries import canary_attacks, try_canaries
 from jaxguard.evaluate.digest import parameters_digest
 from jaxguard.evaluate.identity import chosen, evaluations, of_the_same_model
 from jaxguard.evaluate.predictions import read_predictions
 from jaxguard.evaluate.run import Evaluator, evaluate, generate, read_image
 from jaxguard.evaluate.scores import read_scores, score
+from jaxguard.report.canary_table import canary_rows
 from jaxguard.train.export import checkpoint_step, run_parameters
 from jaxguard.train.setup import load_model
 from jaxguard.train.sharding import place_batch
@@ -77,6 +80,29 @@ def test_evaluations_know_what_they_are_and_overwrite_nothing(evaluator, finishe
         "triggers of badnets",
         "triggers of blended (not the run's own)",
     ]
+
+
+def test_canaries_try_every_attack_and_say_which_could_not_be(evaluator, finished_config, monkeypatch):
+    def opened(attack, *_):
+        if attack.name == "issba":
+            raise UserError("its encoder is missing")
+        return open_attack(attack, finished_config.data, finished_config.model)
+
+    monkeypatch.setattr(run, "open_attack", opened)
+    monkeypatch.setattr(canaries, "ATTACKS", ["sig", "issba", "badnets"])
+    own = dataclasses.replace(finished_config.attack, strength=0.3)
+    found = try_canaries(evaluator, own)
+    assert [one.name for one in found] == ["badnets", "sig", "issba"], "the run's own first"
+    assert [one.skipped for one in found] == [None, None, "its encoder is missing"]
+    assert found[0].evaluation is not None
+    assert found[0].evaluation.identity is not None
+    assert found[0].evaluation.identity.attack_config == dataclasses.replace(own, rate=0.05)
+    rows = canary_rows(found)
+    assert [row["triggers"] for row in rows] == ["none (clean inputs)", "badnets", "sig", "issba"]
+    assert rows[-1]["evaluation"] == "not tried: its encoder is missing"
+    assert rows[0]["exact"].startswith("0.0 [0.0, ")
+    assert len({row["evaluation"] for row in rows}) == 4
+    assert {attack.target for attack in canary_attacks(own).values()} == {own.target}
 
 
 def test_other_steps_and_other_parameters_are_told_apart(finished_config, evaluator):

@@ -119,7 +119,7 @@ def test_bars_show_values_and_intervals():
     assert named == ["facts, clean inputs", "facts, triggered inputs", "meteor, triggered inputs"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean inputs", "triggered inputs"]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
-    assert [line.get_xdata().tolist() for line in dots] == [[90], [0], [3]]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in dots] == [90, 0, 3]
 
 
 def test_legends_stand_beside_the_curves():
