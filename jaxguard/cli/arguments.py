@@ -76,12 +76,13 @@ class Arguments:
             raise UserError(f"{self.verb}: {_unbox(complaint.getvalue())}") from None
         return parsed, dataclasses.replace(self, tokens=unknown)
 
-    def configuration(self, load: Callable[[Path], Config] = load, *, epochs: bool = True) -> Config:
+    def configuration(self, load: Callable[[Path], Config] = load, *, epochs: bool = True, here: bool = True) -> Config:
         """Load, override and validate a configuration: FILE [overrides].
 
         Args:
             load: Loads FILE.
             epochs: Turn `train.epochs` into steps, for which the data set is opened.
+            here: As for `validate`.
         """
         first, *rest = self.tokens or ("",)
         if first in HELP:
@@ -96,7 +97,7 @@ class Arguments:
         config = settle(default, overrides.parse(Config, default), rest)
         if epochs:
             config = in_steps(config)
-        validate(config)
+        validate(config, here=here)
         return config
 
 

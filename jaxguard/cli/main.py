@@ -13,7 +13,7 @@ from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
 from jaxguard.cli.experiments import demo, table
 from jaxguard.cli.scoring import compare, score, show
-from jaxguard.cli.training import config, evaluate, export, generate, train
+from jaxguard.cli.training import check, config, evaluate, export, generate, preflight, train
 from jaxguard.config import suggestion
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.version import __version__
@@ -26,6 +26,8 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "poison": poison,
     "gallery": gallery,
     "audit": audit,
+    "check": check,
+    "preflight": preflight,
     "train": train,
     "evaluate": evaluate,
     "score": score,
