@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from jaxguard.cli.arguments import HELP, Arguments
 from jaxguard.cli.audit import audit
-from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, rehearse
+from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, cost, rehearse
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
 from jaxguard.cli.experiments import demo, table
 from jaxguard.cli.scoring import compare, score, show
@@ -43,6 +43,7 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "bench torch": bench_torch,
     "bench compile": bench_compile,
     "rehearse": rehearse,
+    "cost": cost,
 }
 
 

@@ -87,8 +87,41 @@ def test_train_hands_on_the_configuration(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("jaxguard.train.loop.train", lambda config, _: config.run_dir / f"{config.train.steps} steps")
+    monkeypatch.setattr("jaxguard.train.preflight.preflight", lambda config: [f"{config.name} may start"])
     assert main(["train", "good.py", "--train.steps", "9"]) == 0
-    assert capsys.readouterr().out == "runs/good/9 steps\n"
+    assert capsys.readouterr() == ("runs/good/9 steps\n", "good may start\n")
+
+
+def test_train_checks_before_it_compiles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("preflight", "train"):
+        assert main([verb, "good.py"]) == 2
+        output, error = capsys.readouterr()
+        assert (output, error.count("\n")) == ("", 1)
+        assert "data set 'scenes/caption' is not built" in error
+    assert list((folder / "runs" / "good").iterdir()) == []
+
+
+def test_check_runs_nothing_and_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Models and run folders of other machines are not looked for; misspelt names of shipped models are."""
+    (folder / "grid.py").write_text("grids = {}")
+    fine = ["check train good.py", "check evaluate good.py --canaries", "check train good.py --train.epochs 3"]
+    fine += ["check --elsewhere train good.py --model.path /out/llava", "check --elsewhere evaluate ../out/runs/x"]
+    for line in fine:
+        assert main(line.split()) == 0, line
+        assert capsys.readouterr() == ("", "")
+    wrong = {
+        "check train good.py --model.path /out/llava": "model.path '/out/llava' holds no config.json",
+        "check --elsewhere train good.py --model.path tiny-lava": "did you mean 'tiny-llava'?",
+        "check --elsewhere train good.py --train.stepz 3": "unknown flag --train.stepz",
+        "check --elsewhere train none.py": "none.py does not exist",
+        "check --elsewhere evaluate ../out/runs/x --evaluate.beam 3": "unknown flag --evaluate.beam",
+        "check table grid.py": "has no grid of scale 'tiny'",
+        "check demo": "check: give one of train, evaluate, table with its arguments",
+        "check": "check: give one of train, evaluate, table",
+    }
+    for line, message in wrong.items():
+        assert main(line.split()) == 2, line
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", "data --help"])
