@@ -58,6 +58,8 @@ class CompareOptions:
     """Number of bootstrap draws."""
     out: Path | None = None
     """File to write the differences to as JSON, besides printing them."""
+    json: bool = False
+    """Print them as JSON."""
 
 
 def compare(arguments: Arguments) -> None:
@@ -78,12 +80,17 @@ def compare(arguments: Arguments) -> None:
     from jaxguard.report.differences import differences
 
     found = compare(first.predictions(), second.predictions(), task, resamples=options.resamples)
-    _write(options.out, json.dumps([dataclasses.asdict(one) for one in found], indent=2) + "\n")
+    text = json.dumps([dataclasses.asdict(one) for one in found], indent=2) + "\n"
+    _write(options.out, text)
     for name, one in (("first", first), ("second", second)):
         print(f"{name}: {one}", file=sys.stderr)
     for difference in differing(first, second):
         print(f"note: {difference}", file=sys.stderr)
-    Console().print(differences(found, str(options.first), str(options.second)))
+    if options.json:
+        print(text, end="")
+        return
+    print(f"first: {options.first}\nsecond: {options.second}", flush=True)
+    Console().print(differences(found))
 
 
 def _evaluation(path: Path, task: Task | None) -> tuple[Evaluation, Task]:

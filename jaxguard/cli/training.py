@@ -40,7 +40,7 @@ def check(arguments: Arguments) -> None:
     """Check the arguments of train, evaluate or table without running it: check train FILE --train.steps 500."""
     words = list(arguments.tokens)
     place = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
-    options = dataclasses.replace(arguments, tokens=words[:place]).parse(CheckOptions)
+    options = Arguments("check VERB FILE [OVERRIDES]", arguments.description, words[:place]).parse(CheckOptions)
     verb, rest = " ".join(words[place : place + 1]), words[place + 1 :]
     if verb not in CHECKED:
         raise UserError(f"check: give one of {', '.join(CHECKED)} with its arguments")

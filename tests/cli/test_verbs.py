@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxguard.attacks.registry import ATTACKS
 from jaxguard.cli.arguments import Arguments
+from jaxguard.cli.completion import OWN, WITH_FILE
 from jaxguard.cli.main import VERBS, main
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.config.files import load
 from jaxguard.data.builders import write_rows
 from jaxguard.data.rows import Row
-from jaxguard.errors import Preempted
+from jaxguard.errors import Preempted, UserError
 from jaxguard.experiments.configurations import load_model
 from jaxguard.version import __version__
 
@@ -125,19 +128,62 @@ def test_check_runs_nothing_and_says_what_is_wrong(folder: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", "data --help"])
-def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overview(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(line.split()) == 0
     output = capsys.readouterr().out
     assert all(f"  {verb} " in output for verb in VERBS)
-    assert max(map(len, output.splitlines())) <= 120
+    assert max(map(len, output.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_verb(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
     assert not stop.value.code
-    assert f"usage: jaxguard {verb}" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"usage: jaxguard {verb}" in output
+    assert max(map(len, output.splitlines())) <= 80
+    usage = output.split("\n\n")[0]
+    takes = WITH_FILE.keys() | {"check"}
+    assert ("FILE" in usage) == (verb in takes or verb == "table"), "usage names what comes first"
+    assert ("--train.steps" in output) == (verb in WITH_FILE), "the options of the configuration are listed too"
+
+
+def test_help_names_the_attacks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert set(ATTACKS) < set(words)
+
+
+def test_quiet_leaves_warnings_and_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verb(arguments: Arguments) -> None:
+        print("result")
+        print("step 1 of 9\nwarning: idle\nverdict: planted\n  because of that", file=sys.stderr)
+        raise UserError("no more")
+
+    monkeypatch.setitem(VERBS, "train", verb)
+    assert main(["--quiet", "train"]) == 2
+    assert capsys.readouterr() == ("result\n", "warning: idle\nverdict: planted\njaxguard: error: no more\n")
+
+
+def test_bash_completes_verbs_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(OWN) | set(WITH_FILE) | {"check", "completion"} == set(VERBS)
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    ask = "source {}; COMP_WORDS=(jaxguard {}); COMP_CWORD={}; _tyro_jaxguard; echo ${{COMPREPLY[@]}}"
+    for words, expected in (
+        ("bench s", "step"),
+        ("evaluate x --can", "--canaries"),
+        ("train x --train.st", "--train.steps"),
+    ):
+        line = ask.format(tmp_path / "script", words, len(words.split()))
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected]
 
 
 def test_help_shows_the_values_of_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
