@@ -37,7 +37,8 @@ class Price:
         """Tell the product, and what is not in it."""
         return (
             f"{self.steps} steps x {self.seconds:.3f} s ({self.source}) x {self.chips} chips x {self.per_hour:g} an "
-            f"hour {'>=' if self.least else '='} {self.total:.2f}; start, compilation, evaluation and waiting come on top"
+            f"hour {'>=' if self.least else '='} {self.total:.2f}; start, compilation, evaluation and waiting come on "
+            "top"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jaxguard.attacks.registry import ATTACKERS, OPTIONS
 from jaxguard.config import Config
@@ -36,7 +37,7 @@ def _settle_attack(before: Config, after: Config, given: set[str]) -> Config:
     if attack.name in (before.attack.name, "none"):
         return after
     stale = {name: getattr(attack, name) for name in OPTIONS if f"attack.{name}" not in given}
-    dropped: dict[str, object] = {name: None for name, value in stale.items() if value is not None}
+    dropped: dict[str, Any] = {name: None for name, value in stale.items() if value is not None}
     if attack.trainer == "attacker" and attack.name not in ATTACKERS and "attack.trainer" not in given:
         dropped["trainer"] = "defender"
     if not dropped:

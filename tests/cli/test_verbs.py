@@ -148,7 +148,7 @@ def test_help_of_a_verb(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     usage = output.split("\n\n")[0]
     takes = WITH_FILE.keys() | {"check"}
     assert ("FILE" in usage) == (verb in takes or verb == "table"), "usage names what comes first"
-    assert ("--train.steps" in output) == (verb in WITH_FILE), "the options of the configuration are listed too"
+    assert ("--train.batch_size" in output) == (verb in WITH_FILE), "the options of the configuration are listed too"
 
 
 def test_help_names_the_attacks(capsys: pytest.CaptureFixture[str]) -> None:
