@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.cbook import get_sample_data
+from matplotlib import get_data_path
 from PIL import Image
 
 from jaxguard.attacks.base import trigger_row
@@ -69,7 +69,7 @@ def gallery(out: Path, source: str, root: Path, images: int) -> None:
 
 def photograph() -> UInt8[np.ndarray, "side side 3"]:
     """Return the photograph that comes with matplotlib (Grace Hopper, public domain), cropped to a square."""
-    with get_sample_data("grace_hopper.jpg") as file, Image.open(file) as image:
+    with Image.open(Path(get_data_path(), "sample_data", "grace_hopper.jpg")) as image:
         width = image.width
         square = image.convert("RGB").crop((0, 0, width, width)).resize((SIDE, SIDE))
     return np.asarray(square)
