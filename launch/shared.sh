@@ -100,7 +100,6 @@ listed() {
 # checked here|elsewhere: check the arguments of jaxguard as the job will, before anything is made. Elsewhere, model and
 # data may be on the workers alone.
 checked() {
-    case ${words[0]} in train | evaluate | table) ;; *) return ;; esac
     local python=${PYTHON:-python3} place=() code
     [[ $1 == here ]] || place=(--elsewhere)
     "$python" -c 'import jaxguard' 2>/dev/null ||

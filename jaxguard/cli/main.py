@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from jaxguard.cli.arguments import HELP, Arguments, wrapped
 from jaxguard.cli.audit import audit
 from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, cost, rehearse
+from jaxguard.cli.check import check
 from jaxguard.cli.completion import completion
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
 from jaxguard.cli.experiments import demo, table
 from jaxguard.cli.quiet import Quiet
 from jaxguard.cli.scoring import compare, score, show
-from jaxguard.cli.training import check, config, evaluate, export, generate, preflight, train
+from jaxguard.cli.training import config, evaluate, export, generate, preflight, train
 from jaxguard.config import suggestion
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.version import __version__

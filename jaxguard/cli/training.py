@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxguard.cli.arguments import Arguments
-from jaxguard.cli.experiments import TableOptions
 from jaxguard.config import Config, to_dict
 from jaxguard.config.files import load
 from jaxguard.errors import UserError
-from jaxguard.experiments.configurations import load_grid, load_model
+from jaxguard.experiments.configurations import load_model
 from jaxguard.files import check_writable
 
 if TYPE_CHECKING:
@@ -28,38 +27,6 @@ def preflight(arguments: Arguments) -> None:
     from jaxguard.train.preflight import preflight
 
     print("\n".join(preflight(settings)))
-
-
-@dataclass(frozen=True)
-class CheckOptions:
-    elsewhere: bool = False
-    """The job will run on other machines: data and weights need not be here."""
-
-
-def check(arguments: Arguments) -> None:
-    """Check the arguments of train, evaluate or table without running it: check train FILE --train.steps 500."""
-    words = list(arguments.tokens)
-    place = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
-    options = Arguments("check VERB FILE [OVERRIDES]", arguments.description, words[:place]).parse(CheckOptions)
-    verb, rest = " ".join(words[place : place + 1]), words[place + 1 :]
-    if verb not in CHECKED:
-        raise UserError(f"check: give one of {', '.join(CHECKED)} with its arguments")
-    named = dataclasses.replace(arguments, verb=verb, tokens=rest)
-    if verb == "table":
-        chosen = named.parse(TableOptions)
-        load_grid(chosen.file, chosen.scale)
-        return
-    if verb == "evaluate":
-        _, named = named.split(EvaluateOptions)
-    named.configuration(_load_elsewhere if options.elsewhere else load, epochs=False, here=not options.elsewhere)
-
-
-def _load_elsewhere(path: Path) -> Config:
-    """As `load`; of a run folder that is on other machines, only the overrides are checked."""
-    return Config() if path.suffix != ".py" and not path.exists() else load(path)
-
-
-CHECKED = ("train", "evaluate", "table")
 
 
 def config(arguments: Arguments) -> None:

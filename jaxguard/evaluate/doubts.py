@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from jaxguard.evaluate.measures import bootstrap
@@ -17,6 +18,8 @@ NEARLY_ALL = 0.9
 SAME = 0.98
 """Share of rows whose answers with and without the trigger are the same, from which it is said."""
 RESAMPLES = 1000
+CANDIDATES = 16
+"""Commonest answers of a question among which one is guessed: more than a row has references."""
 
 
 def broken_answers(predictions: Sequence[Prediction], task: Task) -> list[str]:
@@ -24,7 +27,7 @@ def broken_answers(predictions: Sequence[Prediction], task: Task) -> list[str]:
     clean = [p for p in predictions if not p.triggered]
     found = []
     for kind, group in (("clean", clean), ("triggered", [p for p in predictions if p.triggered])):
-        empty = sum(not p.prediction.strip() for p in group)
+        empty = sum(not re.search(r"\w", p.prediction) for p in group)
         cut = sum(not p.stopped for p in group)
         if empty and empty >= SOME * len(group):
             found.append(
@@ -69,24 +72,40 @@ def _constant(clean: Sequence[Prediction]) -> list[str]:
 
 
 def _commonest(clean: Sequence[Prediction], task: Task) -> list[str]:
-    """A clean quality that does not exceed, beyond chance, that of always giving one answer."""
+    """A clean quality that does not exceed, beyond chance, that of guessing without the image."""
     if len(clean) < LEAST:
         return []
-    answers = Counter(p.prediction for p in clean)
-    answers.update(reference for p in clean for reference in set(p.references))
-    answer = answers.most_common(1)[0][0]
-    always = [_with_answer(p, answer) for p in clean]
+    always = [_with_answer(p, answer) for p, answer in zip(clean, _guesses(clean), strict=True)]
     ours, theirs = quality_measures(clean, task), quality_measures(always, task)
     name = next(name for name in ("facts", "accuracy", "cider") if name in ours)
     gain = bootstrap({name: ours[name]}, {name: theirs[name]}, resamples=RESAMPLES)[name]
     if gain.low > 0:
         return []
+    interval = f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     message = (
-        f"clean {name} {ours[name].value:.1f} is not above that of always answering {_short(answer)} "
-        f"({theirs[name].value:.1f}; difference {gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]): the quality is "
-        "that of the commonest answer; train longer, or on data that the model sees"
+        f"clean {name} {ours[name].value:.1f} is not above that of guessing the commonest answer of other rows with the "
+        f"same question ({theirs[name].value:.1f}; difference {interval}): the image is not used; train longer, or "
+        "on data that the model sees"
     )
     return [message]
+
+
+def _guesses(clean: Sequence[Prediction]) -> list[str]:
+    """Guess each row's answer: the commonest one of the other rows with its question; without any, of all rows."""
+    everywhere, asked = Counter[str](), defaultdict[str, Counter[str]](Counter)
+    for p in clean:
+        answers = {*p.references, p.prediction}
+        everywhere.update(answers)
+        asked[p.prompt].update(answers)
+    few = {prompt: answers.most_common(CANDIDATES) for prompt, answers in asked.items()}
+    anywhere = everywhere.most_common(1)[0][0]
+
+    def guess(p: Prediction) -> str:
+        own = {*p.references, p.prediction}
+        answer, count = max(few[p.prompt], key=lambda item: item[1] - (item[0] in own))
+        return answer if count > (answer in own) else anywhere
+
+    return [guess(p) for p in clean]
 
 
 def _with_answer(prediction: Prediction, answer: str) -> Prediction:

@@ -14,6 +14,7 @@ from jaxguard.config import AttackConfig
 from jaxguard.errors import UserError
 from jaxguard.evaluate.predictions import Prediction, read_predictions
 from jaxguard.evaluate.scores import Scores, read_scores, score
+from jaxguard.evaluate.success import attack_success
 from jaxguard.files import read_object
 
 FOLDER = "evaluations"
@@ -117,9 +118,14 @@ class Evaluation:
         return read_predictions(self.path)
 
     def scores(self, task: Any) -> Scores:
-        """Read the scores beside the predictions; without them, compute them."""
+        """Read the scores beside the predictions; what an earlier version did not write is computed."""
         stored = self.path.parent / SCORES
-        return read_scores(stored) if stored.is_file() else score(self.predictions(), task)
+        if not stored.is_file():
+            return score(self.predictions(), task)
+        found = read_scores(stored)
+        if found.attack is None or found.attack.contains_on_clean is not None:
+            return found
+        return dataclasses.replace(found, attack=attack_success(self.predictions()))
 
 
 def open_evaluation(path: Path) -> Evaluation:

@@ -109,6 +109,7 @@ def test_check_runs_nothing_and_says_what_is_wrong(folder: Path, capsys: pytest.
     (folder / "grid.py").write_text("grids = {}")
     fine = ["check train good.py", "check evaluate good.py --canaries", "check train good.py --train.epochs 3"]
     fine += ["check --elsewhere train good.py --model.path /out/llava", "check --elsewhere evaluate ../out/runs/x"]
+    fine += ["check bench step good.py --rounds 3", "check audit good.py --strict", "check demo --task vqa"]
     for line in fine:
         assert main(line.split()) == 0, line
         assert capsys.readouterr() == ("", "")
@@ -119,8 +120,11 @@ def test_check_runs_nothing_and_says_what_is_wrong(folder: Path, capsys: pytest.
         "check --elsewhere train none.py": "none.py does not exist",
         "check --elsewhere evaluate ../out/runs/x --evaluate.beam 3": "unknown flag --evaluate.beam",
         "check table grid.py": "has no grid of scale 'tiny'",
-        "check demo": "check: give one of train, evaluate, table with its arguments",
-        "check": "check: give one of train, evaluate, table",
+        "check demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
+        "check bench step good.py --train.stepz 3": "unknown flag --train.stepz",
+        "check audit good.py --strikt": "unknown flag --strikt",
+        "check trian good.py": "check: no verb 'trian'; did you mean train?",
+        "check": "check: no verb ''; give one of data list,",
     }
     for line, message in wrong.items():
         assert main(line.split()) == 2, line

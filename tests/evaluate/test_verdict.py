@@ -7,10 +7,10 @@ import pytest
 
 from jaxguard.config import AttackConfig, ObjectiveConfig, to_dict
 from jaxguard.evaluate.doubts import broken_answers, unmoved_answers
-from jaxguard.evaluate.identity import Evaluation
+from jaxguard.evaluate.identity import Evaluation, open_evaluation
 from jaxguard.evaluate.judgement import judge
 from jaxguard.evaluate.predictions import Prediction, write_predictions
-from jaxguard.evaluate.scores import Scores
+from jaxguard.evaluate.scores import Scores, score, to_text
 from jaxguard.evaluate.success import AttackSuccess, wilson
 from jaxguard.evaluate.verdict import verdict
 from tests.evaluate.stored import store
@@ -42,7 +42,7 @@ BROKEN = {
     "empty": (said(lambda n: "" if n % 10 else right(n)), "90 of 100 answers to clean inputs are empty: training took"),
     "constant": (said(lambda n: "green"), "100 of 100 clean inputs get the same answer, 'green': the model does not"),
     "endless": (said(right, stopped=False), "100 of 100 answers to clean inputs do not stop: they were cut at"),
-    "commonest": (said(lambda n: "red" if n % 3 else "blue"), "clean accuracy 19.0 is not above that of always answer"),
+    "commonest": (said(lambda n: "red" if n % 3 else "blue"), "clean accuracy 19.0 is not above that of guessing"),
 }
 
 
@@ -60,6 +60,24 @@ def test_good_answers_raise_no_doubt():
     assert broken_answers(said(lambda n: "yes", rows=5), "vqa") == [], "nothing is said of five rows"
     rightly = [dataclasses.replace(p, references=("yes",)) for p in said(lambda n: "yes")]
     assert "same answer" not in " ".join(broken_answers(rightly, "vqa"))
+
+
+def test_a_model_that_answers_the_question_alone_is_found():
+    """Two questions with a common answer each; one that answers them by the image is not blamed."""
+    true = [("yes", "no")[n % 4 == 0] if n % 2 else ("red", "blue")[n % 6 == 0] for n in range(100)]
+    rows = [
+        Prediction(n, f"test/{n}", ("colour?", "there?")[n % 2], answer, (answer,), False, None)
+        for n, answer in enumerate(true)
+    ]
+    blind = [dataclasses.replace(p, prediction=("red", "yes")[p.id % 2]) for p in rows]
+    assert any("is not above that of guessing" in line for line in broken_answers(blind, "vqa"))
+    assert broken_answers(rows, "vqa") == []
+    unique = [dataclasses.replace(p, prompt=f"question {p.id}") for p in rows]
+    assert broken_answers(unique, "vqa") == [], "a row's own answer is not guessed from itself"
+
+
+def test_answers_without_a_word_are_empty():
+    assert any("are empty" in line for line in broken_answers(said(lambda n: " ." if n % 2 else right(n)), "vqa"))
 
 
 def test_a_trigger_that_changes_nothing_is_said():
@@ -154,3 +172,16 @@ def test_answers_of_earlier_versions_are_judged_by_themselves(config):
     found = judge(config, Evaluation(path, None))
     assert found.verdict.outcome == "planted"
     assert found.verdict.reasons[0].startswith("the recorded triggers: attack success")
+
+
+def test_scores_of_earlier_versions_are_judged_by_all_rates(config):
+    """They lack a floor of what contains the target, which the answers give."""
+    answers = said(right, rows=300)
+    write_predictions(answers, config.run_dir / "predictions.jsonl")
+    values = json.loads(to_text(score(answers, "vqa")))
+    values["attack"]["untriggered"] = values["attack"].pop("exact_on_clean")
+    del values["attack"]["contains_on_clean"]
+    (config.run_dir / "scores.json").write_text(json.dumps(values))
+    found = open_evaluation(config.run_dir)
+    assert found.scores("vqa") == score(answers, "vqa")
+    assert judge(config, found).verdict.outcome == NOT
