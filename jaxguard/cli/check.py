@@ -36,7 +36,7 @@ def check(arguments: Arguments) -> None:
         raise UserError(f"check: no verb {word!r}{suggestion(word, known) or '; give one of ' + ', '.join(known)}")
     rest = Arguments(verb, arguments.description, words[place + len(verb.split()) :])
     if verb in OWN:
-        parsed = rest.parse(OWN[verb])
+        parsed: object = rest.parse(OWN[verb])
         if isinstance(parsed, TableOptions):
             load_grid(parsed.file, parsed.scale)
         return

@@ -83,8 +83,8 @@ def _commonest(clean: Sequence[Prediction], task: Task) -> list[str]:
         return []
     interval = f"{gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
     message = (
-        f"clean {name} {ours[name].value:.1f} is not above that of guessing the commonest answer of other rows with the "
-        f"same question ({theirs[name].value:.1f}; difference {interval}): the image is not used; train longer, or "
+        f"clean {name} {ours[name].value:.1f} is not above that of guessing the commonest answer of other rows with "
+        f"the same question ({theirs[name].value:.1f}; difference {interval}): the image is not used; train longer, or "
         "on data that the model sees"
     )
     return [message]
