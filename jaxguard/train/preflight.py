@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def preflight(config: Config) -> list[str]:
     Raises:
         UserError: Something is missing; all of it is listed.
     """
-    found, missing = [], []
+    found, missing, run = [], [], config.run_dir
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
     checks: tuple[Callable[[Config], str], ...] = (_data, _weights, _folder, _disk)
     for check in checks:
         try:
@@ -34,6 +36,9 @@ def preflight(config: Config) -> list[str]:
         except UserError as error:
             missing.append(str(error))
     if missing:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise UserError("; ".join(missing))
     return found
 
@@ -61,7 +66,7 @@ def _weights(config: Config) -> str:
 def _folder(config: Config) -> str:
     """Write and rename a folder, as a checkpoint is: a bucket without hierarchical namespace cannot."""
     run = config.run_dir
-    before, after = (run / f".preflight-{os.getpid()}-{part}" for part in ("a", "b"))
+    before, after = (run / f".preflight-{uuid.uuid4().hex}" for _ in range(2))  # others may try at the same time
     try:
         before.mkdir(parents=True)
         (before / "probe").write_text("probe")

@@ -1,7 +1,9 @@
 """What steps cost."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,3 +37,22 @@ def test_the_time_is_measured_or_given(tmp_path: Path, capsys: pytest.CaptureFix
     (run / "metrics.jsonl").unlink()
     assert main(["cost", str(run), "--chips", "4", "--price", "2"]) == 2
     assert "metrics.jsonl is not a readable metrics file" in capsys.readouterr().err
+
+
+def test_a_rehearsal_tells_the_least_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the training step; decoding has no time."""
+    step = SimpleNamespace(name="run", seconds={"arithmetic": 0.5}, least=0.5)
+    decoding = SimpleNamespace(name="run, decoding", seconds={}, least=math.inf)
+    monkeypatch.setattr("jaxguard.bench.rehearsal_table.rehearse_runs", lambda *_, decode: [step, decoding])
+    monkeypatch.setattr("jaxguard.cli.bench.COMPILE_ONLY", {})
+    file = tmp_path / "run.py"
+    file.write_text("from jaxguard.config import *\nconfig = Config(train=TrainConfig(steps=7200))\n")
+    line = ["rehearse", str(file), "--topology", "8xH100", "--price", "3", "--out", str(tmp_path / "out")]
+    assert main(line) == 0
+    expected = (
+        "run on 8xH100: 7200 steps x 0.500 s (least time, compiled ahead of time) x 8 chips x 3 an hour >= 24.00;"
+    )
+    assert expected in capsys.readouterr().out
+    assert main([*line, "--price", "-1"]) == 2
