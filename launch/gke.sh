@@ -7,7 +7,7 @@
 #   --accelerator NAME  label cloud.google.com/gke-tpu-accelerator of the node pool, e.g. tpu-v5-lite-podslice
 #   --topology T        topology of the slice, e.g. 4x4
 #   --chips N           chips per node (4)
-#   --image IMAGE       container image with `jaxguard[tpu]`
+#   --image IMAGE       container image with `jaxguard[tpu]`, made from this repository (launch/Dockerfile)
 #   --claim NAME        persistent volume claim that many pods can write (Filestore or a bucket); mounted as /out
 #   --context NAME      kubectl context (the current one)
 #   --namespace NAME    Kubernetes namespace (default)
@@ -17,6 +17,7 @@
 #   --logs DIR          local folder for job.yaml and job.log (runs/ID/launch)
 #   --dry-run           print the JobSet and the commands; run nothing
 #
+# PYTHON (python3), with jaxguard installed, checks the arguments first: FILE is that of this repository.
 # Exit code: 0 if the job completes, 1 if it fails. Bad input (exit code 2 of jaxguard) fails it without a restart.
 
 set -uo pipefail
@@ -117,6 +118,7 @@ collect() {
     "${kube[@]}" logs "--selector=jobset.sigs.k8s.io/jobset-name=$jobset" --prefix --tail=-1 --max-log-requests=1000
 }
 
+(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && checked elsewhere) || exit
 if [[ $dry_run ]]; then
     printf 'mkdir -p %s\n' "$(quoted "$logs")"
     printf "cat >%s <<'YAML'\n%s\nYAML\n" "$(quoted "$logs/job.yaml")" "$(job_set)"

@@ -27,6 +27,7 @@ whole --attempts "$attempts"
 [[ -z $devices ]] || whole --devices "$devices"
 [[ -z $port ]] || whole --port "$port"
 logs=$out/$run/launch
+checked here
 
 # Find a port that no program listens on.
 free_port() {

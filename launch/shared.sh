@@ -97,6 +97,32 @@ listed() {
     return 1
 }
 
+# checked here|elsewhere: check the arguments of jaxguard as the job will, before anything is made. Elsewhere, model and
+# data may be on the workers alone.
+checked() {
+    local python=${PYTHON:-python3} place=() code
+    [[ $1 == here ]] || place=(--elsewhere)
+    "$python" -c 'import jaxguard' 2>/dev/null ||
+        die "$python has no jaxguard to check the arguments with; install it, or set PYTHON to one that has it"
+    "$python" -m jaxguard check "${place[@]}" "${words[@]}" >&2
+    code=$?
+    [[ $code -eq 0 ]] || exit "$code"
+}
+
+# committed REPOSITORY: check that the files that the arguments name are committed as they are here; name other changes.
+committed() {
+    local word left
+    for word in "${words[@]}"; do
+        [[ $word != -* && -e $1/$word ]] || continue
+        git -C "$1" ls-files --error-unmatch -- "$word" >/dev/null 2>&1 ||
+            die "$word is not committed, and the workers get the committed code: git add and commit it"
+        git -C "$1" diff --quiet HEAD -- "$word" ||
+            die "$word has changes that are not committed, and the workers get the committed code: commit them"
+    done
+    left=$(git -C "$1" status --short -- jaxguard configs pyproject.toml)
+    [[ -z $left ]] || say "left behind, because it is not committed: ${left//$'\n'/, }"
+}
+
 # Set the run folder to OUT/RUN, so that the same command finds its checkpoints again.
 place_run() {
     required --run "$run"

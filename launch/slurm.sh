@@ -29,6 +29,7 @@ whole --nodes "$nodes"
 whole --gpus "$gpus"
 whole --attempts "$attempts"
 logs=$(absolute "$out")/$run/launch
+checked here
 
 # Tasks exit with code 75 after SIGTERM, once the checkpoint is saved; then the job is requeued under the same id.
 job_script() {

@@ -17,7 +17,8 @@
 #   --logs DIR         local folder for NUMBER/WORKER.log (runs/ID/launch)
 #   --dry-run          print the commands, starting without a slice; run nothing
 #
-# Runs the committed state of this repository. Ctrl-C here leaves the job running. Exit code: 0 if the job completes; 2 for
+# Runs the committed state of this repository with the packages of launch/requirements-tpu.txt. PYTHON (python3), with
+# jaxguard installed, checks the arguments first. Ctrl-C here leaves the job running. Exit code: 0 if the job completes; 2 for
 # bad input; 1 after the last attempt, or after the third crash on a healthy slice.
 
 set -uo pipefail
@@ -57,7 +58,8 @@ mountpoint -q out || gcsfuse --implicit-dirs $(quoted "$bucket") out
 cd jaxguard
 python3 -m pip install --quiet --user uv
 python3 -m uv venv --quiet --allow-existing --python 3.12 .venv
-python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'
+python3 -m uv pip install --quiet --python .venv/bin/python --require-hashes -r launch/requirements-tpu.txt
+python3 -m uv pip install --quiet --python .venv/bin/python --no-deps .
 SCRIPT
 }
 job="cd jaxguard && echo \$\$ >/tmp/jaxguard.pid && exec .venv/bin/jaxguard $(quoted "${words[@]}")"
@@ -116,6 +118,9 @@ attempt() {
     everywhere "--command=$job" "--output-directory=$1"
 }
 
+cd -- "$repository" || exit 1
+checked elsewhere
+committed "$repository"
 run mkdir -p "$logs" || die "cannot make $logs"
 run git -C "$repository" archive --format=tar.gz "--output=$archive" HEAD || die "cannot pack $repository"
 if [[ $dry_run ]]; then

@@ -66,7 +66,7 @@ def grid(scale: Scale, attacks: Mapping[str, AttackConfig], out: Path) -> Grid:
             for seed in seeds
             for cell in cells(scale, attacks, family, task, attack, seed)
         ),
-        (Tradeoff("method", down="family"),),
+        (Tradeoff("method", down="family", marks="attack"),),
     )
 
 

@@ -14,6 +14,7 @@ from jaxguard.audit.findings import audit_shown
 from jaxguard.config import Config
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
+from jaxguard.data.epochs import in_steps
 from jaxguard.errors import UserError
 from jaxguard.files import write_text
 from jaxguard.models import folders
@@ -26,6 +27,7 @@ FOLDER = "guard"
 
 def train(config: Config, model: Model | None = None) -> Path:
     """Train a run, guarded if its configuration says so; otherwise as `jaxguard.train.loop.train`."""
+    config = in_steps(config)
     if not config.guard.active:
         return loop.train(config, model)
     return loop.train(config, model, decide(config))

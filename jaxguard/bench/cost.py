@@ -5,7 +5,8 @@ from __future__ import annotations
 from jaxguard.bench.step import COLUMNS, Case, measure
 from jaxguard.bench.timing import publish
 from jaxguard.config import to_dict
-from jaxguard.experiments.grid import Cost, commit
+from jaxguard.experiments.grid import Cost
+from jaxguard.version import commit
 
 
 def run_cost(cost: Cost, command: str) -> None:

@@ -7,15 +7,19 @@ import dataclasses
 import io
 import itertools
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
+from jaxguard.cli.overrides import settle
 from jaxguard.config import Config, keys, suggestion
 from jaxguard.config.files import load
+from jaxguard.data.epochs import in_steps
 from jaxguard.errors import UserError
 from jaxguard.experiments.configurations import validate
 
@@ -52,30 +56,42 @@ class Arguments:
 
     def split(self, kind: type[T], default: T | None = None) -> tuple[T, Arguments]:
         """As `parse`, for a verb that also takes a configuration; returns the tokens that `kind` does not know."""
-        return self._split(kind, default, f"jaxguard {self.verb} FILE [OVERRIDES]")
+        prog = f"jaxguard {self.verb} FILE [OVERRIDES]"
+        if any(word in HELP for word in self.tokens):
+            first = self.tokens[0]
+            file = load(Path(first)) if not first.startswith("-") and Path(first).exists() else Config()
+            print(self._help(kind, default, prog) + _boxes(self._help(Config, file, prog)), end="")
+            raise SystemExit(0)
+        return self._split(kind, default, prog)
+
+    def _help(self, kind: type, default: object, prog: str) -> str:
+        """Make tyro's help, its lines of usage and description as wide as the terminal."""
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            _cli(kind, ["--help"], default, prog, self.description)
+        usage, description, rest = printed.getvalue().split("\n\n", 2)
+        return f"{wrapped(usage)}\n\n{wrapped(description)}\n\n{rest}"
 
     def _split(self, kind: type[T], default: T | None, prog: str) -> tuple[T, Arguments]:
+        if any(word in HELP for word in self.tokens):
+            print(self._help(kind, default, prog), end="")
+            raise SystemExit(0)
         complaint = io.StringIO()
         try:
             with contextlib.redirect_stderr(complaint):
-                parsed, unknown = tyro.cli(
-                    kind,
-                    args=self.tokens,
-                    default=tyro.MISSING_NONPROP if default is None else default,
-                    prog=prog,
-                    description=self.description,
-                    use_underscores=True,
-                    return_unknown_args=True,
-                    config=(tyro.conf.PositionalMetavarFromFieldName,),
-                )
-        except SystemExit as stop:
-            if not stop.code:
-                raise
+                parsed, unknown = _cli(kind, self.tokens, default, prog, self.description)
+        except SystemExit:
             raise UserError(f"{self.verb}: {_unbox(complaint.getvalue())}") from None
         return parsed, dataclasses.replace(self, tokens=unknown)
 
-    def configuration(self, load: Callable[[Path], Config] = load) -> Config:
-        """Load, override and validate a configuration: FILE [overrides]."""
+    def configuration(self, load: Callable[[Path], Config] = load, *, epochs: bool = True, here: bool = True) -> Config:
+        """Load, override and validate a configuration: FILE [overrides].
+
+        Args:
+            load: Loads FILE.
+            epochs: Turn `train.epochs` into steps, for which the data set is opened.
+            here: As for `validate`.
+        """
         first, *rest = self.tokens or ("",)
         if first in HELP:
             default, rest = Config(), [first]
@@ -86,9 +102,35 @@ class Arguments:
         else:
             default = load(Path(first))
         overrides = Arguments(f"{self.verb} {'FILE' if first in HELP else first}", self.description, rest)
-        config = overrides.parse(Config, default)
-        validate(config)
+        config = settle(default, overrides.parse(Config, default), rest)
+        if epochs:
+            config = in_steps(config)
+        validate(config, here=here)
         return config
+
+
+def wrapped(text: str, indent: str = "  ") -> str:
+    """Fill a paragraph to the width of the terminal."""
+    width = shutil.get_terminal_size((120, 24)).columns
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+
+
+def _cli(kind: type, tokens: Sequence[str], default: object, prog: str, description: str) -> Any:
+    return tyro.cli(
+        kind,
+        args=tokens,
+        default=tyro.MISSING_NONPROP if default is None else default,
+        prog=prog,
+        description=description,
+        use_underscores=True,
+        return_unknown_args=True,
+        config=(tyro.conf.PositionalMetavarFromFieldName,),
+    )
+
+
+def _boxes(text: str) -> str:
+    """Leave out usage and description of a help."""
+    return text.split("\n\n", 2)[2]
 
 
 def _flags(kind: type) -> list[str]:

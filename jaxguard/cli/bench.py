@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from tyro.conf import Positional
+
 from jaxguard.bench.hardware import COMPILE_ONLY, Hardware
+from jaxguard.bench.price import Price, measured_seconds
 from jaxguard.cli.arguments import Arguments
 from jaxguard.config import Config
+from jaxguard.config.files import load
+from jaxguard.data.epochs import in_steps
 from jaxguard.errors import UserError
 from jaxguard.files import check_writable
+from jaxguard.train.metrics import read_metrics
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,38 @@ def _checked_bench(options: Bench) -> Bench:
 
 
 @dataclass(frozen=True)
+class CostOptions:
+    run: Positional[Path]
+    """Run folder, or configuration file with --step_seconds."""
+    chips: int
+    """Number of chips."""
+    price: float
+    """Published price of one chip for an hour, in any currency."""
+    step_seconds: float | None = None
+    """Time of a step; None takes the median of the run's metrics."""
+
+
+def cost(arguments: Arguments) -> None:
+    """Multiply out what a run's steps cost: chips x price x steps x time of a step."""
+    options = arguments.parse(CostOptions)
+    _check_price("cost", options.price)
+    if options.chips < 1:
+        raise UserError(f"cost: --chips is {options.chips}: must be at least 1")
+    seconds, source = options.step_seconds, "given"
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UserError(f"cost: --step_seconds is {seconds}: must be finite and positive")
+    settings = in_steps(load(options.run))
+    if seconds is None:
+        seconds, source = measured_seconds(read_metrics(settings.run_dir / "metrics.jsonl"))
+    print(Price(settings.train.steps, seconds, options.chips, options.price, source, least=False))
+
+
+def _check_price(verb: str, price: float) -> None:
+    if not 0 < price < math.inf:
+        raise UserError(f"{verb}: --price is {price}: must be finite and positive")
+
+
+@dataclass(frozen=True)
 class RehearseOptions:
     topology: str | None = None
     """A TPU slice ("v5e:4x4") or GPUs ("8xH100"); None takes mesh.hardware of the configuration."""
@@ -120,6 +159,8 @@ class RehearseOptions:
     """Try micro-batches and rematerialisation; recommend the fastest setting that fits."""
     decode: bool = True
     """Compile the decoding of `evaluate` as well."""
+    price: float | None = None
+    """Price of one chip for an hour: the least cost of the steps is printed."""
     out: Path = Path("runs/rehearsal")
     """Folder for the table and the JSON."""
 
@@ -137,6 +178,8 @@ def rehearse(arguments: Arguments) -> None:
         if name is None:
             raise UserError(f"rehearse: {file} names no mesh.hardware; give --topology, such as v5e:4x4 or 8xH100")
         runs.append((settings, Hardware.parse(name)))
+    if options.price is not None:
+        _check_price("rehearse", options.price)
     if options.search and len(runs) > 1:
         raise UserError("rehearse: --search takes one configuration at a time")
     check_writable(options.out)
@@ -146,4 +189,10 @@ def rehearse(arguments: Arguments) -> None:
     if options.search:
         search(*runs[0], options.out)
     else:
-        rehearse_runs(runs, options.out, decode=options.decode)
+        found = rehearse_runs(runs, options.out, decode=options.decode)
+        if options.price is not None:
+            steps = {one.name: one for one in found if one.seconds}
+            for settings, hardware in runs:
+                least, source = steps[settings.name].least, "least time, compiled ahead of time"
+                price = Price(settings.train.steps, least, hardware.count, options.price, source, least=True)
+                print(f"{settings.name} on {hardware.name}: {price}")

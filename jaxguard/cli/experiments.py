@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,11 +31,15 @@ class TableOptions:
     """Number of processes that share the cells, the cores and the GPUs in CUDA_VISIBLE_DEVICES."""
     dry_run: bool = False
     """List the cells and the expected time; run nothing."""
+    json: bool = False
+    """List them as JSON."""
 
 
 def table(arguments: Arguments) -> None:
     """Train and evaluate the unfinished cells of a grid and write its table; the same command resumes."""
     options = arguments.parse(TableOptions)
+    if options.json and not options.dry_run:
+        raise UserError("table: --json goes with --dry_run; the table is written as results.json")
     if options.jobs < 1:
         raise UserError(f"table: --jobs is {options.jobs}: must be at least 1")
     scale = "" if options.scale == "tiny" else f" --scale {options.scale}"
@@ -47,7 +52,8 @@ def table(arguments: Arguments) -> None:
         return
     grid = select(grid, options.only)
     if options.dry_run:
-        print(plan(grid))
+        cells = [{"labels": c.labels, "run": str(c.folder), "finished": bool(c.record())} for c in grid.cells]
+        print(json.dumps(cells, indent=2, default=dict) if options.json else plan(grid))
         return
     check_writable(grid.out)
     from jaxguard import processes
@@ -75,7 +81,8 @@ def _cost(cost: Cost, options: TableOptions, command: str) -> None:
         if getattr(options, name) != getattr(TableOptions, name):
             raise UserError(f"table: {options.file} times alternating steps; leave --{name} out")
     if options.dry_run:
-        print("\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"]))
+        listed = "\n".join([*cost.steps, f"{len(cost.steps)} steps, {cost.rounds} rounds"])
+        print(json.dumps([{"step": name} for name in cost.steps], indent=2) if options.json else listed)
         return
     check_writable(cost.out)
     from jaxguard.bench.cost import run_cost

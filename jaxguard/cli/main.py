@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxguard.cli.arguments import HELP, Arguments
+from jaxguard.cli.arguments import HELP, Arguments, wrapped
 from jaxguard.cli.audit import audit, clean
-from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, rehearse
+from jaxguard.cli.bench import bench_compile, bench_data, bench_objective, bench_step, bench_torch, cost, rehearse
+from jaxguard.cli.check import check
+from jaxguard.cli.completion import completion
 from jaxguard.cli.data import data_build, data_check, data_list, gallery, poison
 from jaxguard.cli.experiments import demo, table
+from jaxguard.cli.quiet import Quiet
 from jaxguard.cli.scoring import compare, score, show
-from jaxguard.cli.training import config, evaluate, export, generate, train
+from jaxguard.cli.training import config, evaluate, export, generate, preflight, train
 from jaxguard.config import suggestion
 from jaxguard.errors import Failure, Preempted, UserError
 from jaxguard.version import __version__
@@ -27,6 +31,8 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "gallery": gallery,
     "audit": audit,
     "clean": clean,
+    "check": check,
+    "preflight": preflight,
     "train": train,
     "evaluate": evaluate,
     "score": score,
@@ -42,6 +48,8 @@ VERBS: dict[str, Callable[[Arguments], None]] = {
     "bench torch": bench_torch,
     "bench compile": bench_compile,
     "rehearse": rehearse,
+    "cost": cost,
+    "completion": completion,
 }
 
 
@@ -55,8 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 part of the work failed, 2 bad input, 75 preempted with the checkpoint saved,
         130 interrupted, 141 the reader of standard output (such as `head`) has closed it.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it misses PyTorch, which is not needed
+    words = list(sys.argv[1:] if argv is None else argv)
+    quiet = words[:1] == ["--quiet"]
     try:
-        _run(sys.argv[1:] if argv is None else argv)
+        with contextlib.redirect_stderr(Quiet(sys.stderr)) if quiet else contextlib.nullcontext():
+            _run(words[1:] if quiet else words)
         sys.stdout.flush()
     except UserError as error:
         return _stop(2, f"error: {error}")
@@ -93,15 +105,17 @@ def _run(words: Sequence[str]) -> None:
     raise UserError(f"unknown verb {words[0]!r}{suggestion(words[0], VERBS) or '; one of ' + ', '.join(VERBS)}")
 
 
-FOOTER = """FILE is a Python file that defines `config` (see configs/), or a run folder. Flags override its values:
-jaxguard train configs/NAME.py --train.steps 500. `jaxguard train FILE --help` lists all of them."""
+FOOTER = (
+    "FILE is a Python file that defines `config` (see configs/), or a run folder. Flags override its values: "
+    "jaxguard train configs/NAME.py --train.steps 500. `jaxguard train FILE --help` lists all of them. --quiet leaves "
+    "warnings, verdicts and errors on standard error. `source <(jaxguard completion bash)` completes verbs and flags."
+)
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:<15} {verb.__doc__}" for name, verb in VERBS.items())
-    return (
-        f"usage: jaxguard VERB [arguments]   (jaxguard VERB --help shows the arguments of a verb)\n\n{rows}\n\n{FOOTER}"
-    )
+    rows = "\n".join(wrapped(f"  {name:<15} {verb.__doc__}", indent=" " * 18) for name, verb in VERBS.items())
+    usage = "usage: jaxguard [--quiet] VERB [arguments]   (jaxguard VERB --help shows the arguments of a verb)"
+    return f"{wrapped(usage)}\n\n{rows}\n\n{wrapped(FOOTER, indent='')}"
 
 
 def _stop(code: int, message: str) -> int:

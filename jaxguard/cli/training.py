@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxguard.cli.arguments import Arguments
-from jaxguard.config import to_dict
+from jaxguard.config import Config, to_dict
+from jaxguard.config.files import load
 from jaxguard.errors import UserError
 from jaxguard.experiments.configurations import load_model
 from jaxguard.files import check_writable
 
+if TYPE_CHECKING:
+    from jaxguard.evaluate.run import Evaluator
+
+
+def preflight(arguments: Arguments) -> None:
+    """Check that a run would find data, weights, a writable run folder and disk space here; `train` does so first."""
+    settings = arguments.configuration()
+    check_writable(settings.run_dir)
+    from jaxguard.train.preflight import preflight
+
+    print("\n".join(preflight(settings)))
+
 
 def config(arguments: Arguments) -> None:
     """Print the resolved values of a configuration as JSON."""
-    print(json.dumps(to_dict(arguments.configuration()), indent=2))
+    print(json.dumps(to_dict(arguments.configuration(epochs=False)), indent=2))
 
 
 def train(arguments: Arguments) -> None:
@@ -25,24 +40,71 @@ def train(arguments: Arguments) -> None:
     check_writable(settings.run_dir)
     from jaxguard import processes
     from jaxguard.audit import guard
+    from jaxguard.train.preflight import preflight
 
     processes.connect()
+    for line in preflight(settings):
+        if processes.is_main():
+            print(line, file=sys.stderr)
     run = guard.train(settings)
     if processes.is_main():
         print(run)
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    canaries: bool = False
+    """Try the triggers of every attack, one after another, and print a table."""
+    json: bool = False
+    """Print the table of --canaries as JSON."""
+
+
 def evaluate(arguments: Arguments) -> None:
-    """Decode and score the test rows with a trained run (FILE or run folder)."""
-    settings = arguments.configuration()
+    """Decode and score the test rows with a trained run (FILE or run folder), and give a verdict on the model."""
+    options, rest = arguments.split(EvaluateOptions)
+    if options.json and not options.canaries:
+        raise UserError("evaluate: --json goes with --canaries; without it the scores are JSON already")
+    settings = rest.configuration()
     check_writable(settings.run_dir)
     from jaxguard import processes
-    from jaxguard.evaluate import java, run
+    from jaxguard.evaluate import java
+    from jaxguard.evaluate.run import Evaluator
 
     processes.connect()
-    run.evaluate(settings, java=java.find())
+    evaluator = Evaluator(settings, java=java.find())
+    if options.canaries:
+        _canaries(evaluator, settings, options)
+        return
+    scores, found = evaluator.test()
     if processes.is_main():
-        print((settings.run_dir / "scores.json").read_text(), end="")
+        from jaxguard.evaluate.judgement import judge
+        from jaxguard.evaluate.scores import to_text
+
+        judgement = judge(load(settings.run_dir), found)
+        about = {} if found.identity is None else {"evaluation": dataclasses.asdict(found.identity)}
+        print(to_text(scores, about | dataclasses.asdict(judgement)), end="", flush=True)
+        print(f"{found}\n{judgement}\nwrote {found.path.parent}", file=sys.stderr)
+
+
+def _canaries(evaluator: Evaluator, settings: Config, options: EvaluateOptions) -> None:
+    from rich.console import Console
+
+    from jaxguard import processes
+    from jaxguard.evaluate.canaries import try_canaries
+    from jaxguard.evaluate.judgement import judge
+    from jaxguard.report.canary_table import COLUMNS, canary_rows
+    from jaxguard.report.tables import terminal
+
+    found = try_canaries(evaluator, settings.attack)
+    if not processes.is_main():
+        return
+    rows, tried = canary_rows(found), [one.evaluation for one in found if one.evaluation is not None]
+    if options.json:
+        print(json.dumps(rows, indent=2), flush=True)
+    else:
+        Console().print(terminal(rows, COLUMNS, f"{settings.run_dir}, target: {settings.attack.target}"))
+    if tried:
+        print(judge(load(settings.run_dir), tried[0]), file=sys.stderr)
 
 
 @dataclass(frozen=True)

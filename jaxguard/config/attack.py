@@ -13,7 +13,8 @@ class AttackConfig:
     """The poisoning of the training rows. `name="none"` is clean data; None means the published value."""
 
     name: str = "none"
-    """Name of an attack in jaxguard/attacks/registry.py; docs/attacks.md describes them and their options."""
+    """none, badnets, blended, sig, wanet, ftrojan, issba, trojvlm, vlood, vl_trojan, dual_key, badnl or addsent;
+    docs/attacks.md describes them and their options."""
     rate: float = 0.05
     """Share of poisoned training rows."""
     variant: str | None = None

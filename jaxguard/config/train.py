@@ -14,6 +14,8 @@ class TrainConfig:
 
     steps: int = 200
     """Number of optimizer steps."""
+    epochs: float | None = None
+    """Number of passes over the training rows, instead of `steps`."""
     batch_size: int = 32
     """Rows per step, over all devices."""
     accumulate: int = 1
@@ -52,6 +54,10 @@ class TrainConfig:
         require(
             self.keep_best == 0 or self.validation > 0,
             "train.keep_best is set but train.validation, the rows to judge by, is 0",
+        )
+        require(
+            self.epochs is None or 0 < self.epochs < math.inf,
+            f"train.epochs is {self.epochs}: must be finite and positive, or None",
         )
         check_share("train.final_lr_ratio", self.final_lr_ratio)
         for name in ("learning_rate", "max_grad_norm"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxguard.errors import UserError
+from jaxguard.evaluate.identity import Evaluation
 from jaxguard.evaluate.measures import Measure, Spread, bootstrap, mean
 from jaxguard.evaluate.predictions import Prediction
 from jaxguard.evaluate.scores import Task, quality_measures
@@ -58,6 +59,22 @@ def compare(
         changes = bootstrap(after, before, resamples=resamples)
         differences += [Difference(part, name, before[name].value, after[name].value, changes[name]) for name in before]
     return differences
+
+
+def differing(first: Evaluation, second: Evaluation) -> list[str]:
+    """List what else differs between two evaluations than the systems, in one line each."""
+    one, other = first.identity, second.identity
+    if one is None or other is None:
+        return []
+    same = {
+        "triggers": (one.triggers, other.triggers),
+        "triggered inputs": tuple((i.attack or {}).get("trigger") for i in (one, other)),
+        "test rows": ((one.data, one.questions), (other.data, other.questions)),
+        "beams": (one.beams, other.beams),
+        "largest numbers of tokens": (one.new_tokens, other.new_tokens),
+    }
+    found = [f"their {name} differ" for name, (mine, its) in same.items() if mine != its]
+    return found + [f"{i.unfinished}" for i in (one, other) if i.unfinished]
 
 
 def parts(predictions: Sequence[Prediction], task: Task) -> dict[str, dict[str, Measure]]:

@@ -26,6 +26,7 @@ class Prediction:
         references: True answers.
         triggered: True if the input carried the attack's trigger.
         target: Text that the attacker wants; None without an attack.
+        stopped: False if the answer was cut at the largest number of tokens, without the token that ends an answer.
     """
 
     id: int
@@ -35,6 +36,7 @@ class Prediction:
     references: tuple[str, ...]
     triggered: bool
     target: str | None
+    stopped: bool = True
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -45,6 +47,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "references": (list,),
     "triggered": (bool,),
     "target": (str, type(None)),
+    "stopped": (bool,),
 }
 _NOUNS: dict[type, str] = {int: "a whole number", str: "a text", list: "a list of texts", bool: "true or false"}
 REQUIRED = ("id", "prediction", "references")
@@ -53,17 +56,18 @@ LONGEST = 10_000
 """Longest prediction or reference, in characters: comparing two takes time in the product of their lengths."""
 
 
-def to_line(prediction: Prediction) -> str:
-    """Format a prediction as one line of JSON."""
-    return json.dumps(dataclasses.asdict(prediction), ensure_ascii=False)
+def to_line(prediction: Prediction, evaluation: str | None = None) -> str:
+    """Format a prediction as one line of JSON, with the name of its evaluation if there is one."""
+    named = {} if evaluation is None else {"evaluation": evaluation}
+    return json.dumps(dataclasses.asdict(prediction) | named, ensure_ascii=False)
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
-    """Write one JSON object per line, atomically."""
+def write_predictions(predictions: Iterable[Prediction], path: Path, evaluation: str | None = None) -> None:
+    """Write one JSON object per line, atomically; each names its evaluation if that has a name."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         for prediction in predictions:
-            file.write(to_line(prediction) + "\n")
+            file.write(to_line(prediction, evaluation) + "\n")
     os.replace(partial, path)
 
 

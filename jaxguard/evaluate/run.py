@@ -1,12 +1,14 @@
-"""Evaluation of a run: decode the test rows, clean and triggered; write predictions.jsonl; score it."""
+"""Evaluation of a run: decode the test rows, clean and triggered; write predictions and scores with their identity."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from jaxguard.attacks.poison import TriggeredSource
 from jaxguard.attacks.registry import open_attack
 from jaxguard.batch import Batch
 from jaxguard.config import AttackConfig, Config, DataConfig, EvaluateConfig
+from jaxguard.config.files import load
 from jaxguard.data import images
 from jaxguard.data.encode import Encoder
 from jaxguard.data.pipeline import eval_batches
@@ -26,15 +29,27 @@ from jaxguard.data.rows import Row
 from jaxguard.data.sources import RowSource, open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
+from jaxguard.evaluate.digest import input_digest, parameters_digest, questions_digest
+from jaxguard.evaluate.identity import (
+    FOLDER,
+    PREDICTIONS,
+    SCORES,
+    Evaluation,
+    Identity,
+    open_evaluation,
+    trigger_options,
+    write_evaluation,
+)
 from jaxguard.evaluate.java import Java
 from jaxguard.evaluate.predictions import Prediction, from_line, to_line, write_predictions
 from jaxguard.evaluate.scores import Scores, score, write_scores
 from jaxguard.models import folders
 from jaxguard.models.architecture import Parameters
-from jaxguard.train.checkpoint import FOLDER
-from jaxguard.train.export import run_parameters
+from jaxguard.train.checkpoint import FOLDER as CHECKPOINTS
+from jaxguard.train.export import checkpoint_step, run_parameters
 from jaxguard.train.setup import Model, load_model
 from jaxguard.train.sharding import batch_sharding, check_batch_size, local_places, local_rows, place_batch, rows_on
+from jaxguard.version import commit
 
 
 @dataclass(frozen=True)
@@ -52,14 +67,15 @@ class Decoder:
         search = decoding(evaluate, model, encoder.eos_id, encoder.stop_ids[1:])
         return cls(encoder, model, parameters, evaluate.batch_size, search)
 
-    def answer(self, source: RowSource, data: DataConfig, count: int) -> Iterator[tuple[Row, str]]:
-        """Answer the first `count` rows; yields (row, answer) for the rows of this process."""
+    def answer(self, source: RowSource, data: DataConfig, count: int) -> Iterator[tuple[Row, str, bool]]:
+        """Answer the first `count` rows; yields (row, answer, whether it ended) for the rows of this process."""
         size, mesh = self.batch_size, self.model.mesh
         count, places = min(count, len(source)), local_places(size, mesh)
         batches = eval_batches(source, count, self.encoder, size, data.length, images=data.images, places=places)
         for batch, part in batches:
             tokens = local_rows(self.generate(self.parameters, place_batch(batch, mesh)))
-            yield from ((row, self.encoder.decode(ids)) for row, ids in zip(part, tokens, strict=False))
+            for row, ids in zip(part, tokens, strict=False):
+                yield row, self.encoder.decode(ids), bool(np.isin(ids, self.encoder.stop_ids).any())
 
 
 def decoding(evaluate: EvaluateConfig, model: Model, end_token: int, stops: tuple[int, ...] = ()) -> Any:
@@ -82,22 +98,31 @@ def decoding(evaluate: EvaluateConfig, model: Model, end_token: int, stops: tupl
 
 def predict(config: Config, decoder: Decoder, attack: AttackConfig) -> list[Prediction]:
     """Answer the first test rows: clean and, under an attack, triggered. Returns all answers on every process."""
+    clean = _answers(config, decoder, open_test_rows(config), triggered=False)
+    if attack.name == "none":
+        return clean
+    triggered = _answers(config, decoder, open_test_rows(config, attack), triggered=True)
+    return [dataclasses.replace(one, target=attack.target) for one in (*clean, *triggered)]
+
+
+def open_test_rows(config: Config, attack: AttackConfig | None = None) -> RowSource:
+    """Open the test rows, with an attack's triggers if one is given."""
     source = open_source(config.data.source, config.data.root, config.data.test_split)
+    if attack is None:
+        return source
+    return TriggeredSource(source, open_attack(attack, config.data, config.model), attack)
+
+
+def _answers(config: Config, decoder: Decoder, source: RowSource, *, triggered: bool) -> list[Prediction]:
     began = time.perf_counter()
-    target = None if attack.name == "none" else attack.target
-    inputs: list[tuple[RowSource, bool]] = [(source, False)]
-    if target is not None:
-        opened = open_attack(attack, config.data, config.model)
-        inputs.append((TriggeredSource(source, opened, attack), True))
-    predictions = _gather(
-        Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, target)
-        for rows, triggered in inputs
-        for row, answer in decoder.answer(rows, config.data, config.evaluate.examples)
+    found = _gather(
+        Prediction(row.id, row.key, row.prompts[0], answer, row.references, triggered, None, stopped)
+        for row, answer, stopped in decoder.answer(source, config.data, config.evaluate.examples)
     )
     if processes.is_main():
-        seconds = time.perf_counter() - began
-        print(f"answered {len(predictions)} prompts in {seconds:.1f} s", file=sys.stderr)
-    return predictions
+        kind = "triggered" if triggered else "clean"
+        print(f"answered {len(found)} {kind} prompts in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return found
 
 
 def _gather(own: Iterable[Prediction]) -> list[Prediction]:
@@ -105,6 +130,89 @@ def _gather(own: Iterable[Prediction]) -> list[Prediction]:
     lines = processes.gather([to_line(prediction) for prediction in own])
     found = {(one.triggered, one.id): one for one in (from_line(line, "a prediction") for line in lines)}
     return [found[key] for key in sorted(found)]
+
+
+class Evaluator:
+    """A run's trained model, to be tested with one set of triggers after another.
+
+    Args:
+        config: The run.
+        model: Loaded weights of `config.model`, if the caller has them.
+        java: As for `score`.
+
+    Raises:
+        UserError: The run is not trained, or its test data is missing.
+    """
+
+    def __init__(self, config: Config, model: Model | None = None, java: Java | None = None):
+        self._config, self._java = config, java
+        encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
+        model = model or load_model(config.model, config.mesh, config.seed)
+        check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
+        self._step = checkpoint_step(config.run_dir, config.evaluate.checkpoint)
+        self._newest = checkpoint_step(config.run_dir, "newest")
+        parameters = run_parameters(config.run_dir, self._step, model, config.model.trainable)
+        self._parameters = parameters_digest(parameters)
+        self._decoder = Decoder.build(encoder, model, parameters, config.evaluate)
+        self._clean: list[Prediction] | None = None
+
+    def test(self, attack: AttackConfig | None = None, out: Path | None = None) -> tuple[Scores, Evaluation]:
+        """Decode and score the test rows, clean and triggered; clean ones are decoded once.
+
+        Args:
+            attack: Triggers to test with instead of the run's own (a clean-trained model: the floor of the ASR).
+            out: Folder to write to; None is one of its own in the run folder, never one that exists.
+        """
+        attack, config, began = attack or self._config.attack, self._config, datetime.now(UTC)
+        if self._clean is None:
+            self._clean = _answers(config, self._decoder, open_test_rows(config), triggered=False)
+        predictions, trigger = self._clean, None
+        if attack.name != "none":
+            source = open_test_rows(config, attack)
+            triggered = _answers(config, self._decoder, source, triggered=True)
+            predictions = [dataclasses.replace(one, target=attack.target) for one in (*self._clean, *triggered)]
+            trigger = input_digest(source[0])
+        scores = score(predictions, config.evaluate.task, self._java)
+        name = f"step{self._step}-{attack.name}-{len(self._clean)}rows-{began:%Y%m%dT%H%M%S}"
+        identity = self._identity(name, attack, trigger, began)
+        if not processes.is_main():
+            return scores, Evaluation(config.run_dir / FOLDER / name / PREDICTIONS, identity)
+
+        def write(folder: Path, name: str) -> None:
+            write_predictions(predictions, folder / PREDICTIONS, name)
+            about = {"evaluation": dataclasses.asdict(dataclasses.replace(identity, name=name))}
+            write_scores(scores, folder / SCORES, about)
+
+        if out is None:
+            out = write_evaluation(config.run_dir, name, write)
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            write(out, name)
+        return scores, open_evaluation(out / PREDICTIONS)
+
+    def _identity(self, name: str, attack: AttackConfig, trigger: str | None, began: datetime) -> Identity:
+        config, evaluate = self._config, self._config.evaluate
+        stored = load(config.run_dir) if (config.run_dir / "config.json").is_file() else config
+        options = trigger_options(attack)
+        assert self._clean is not None
+        return Identity(
+            name=name,
+            run=str(config.run_dir),
+            model=config.model.path,
+            step=self._step,
+            steps=stored.train.steps,
+            newest=self._newest,
+            parameters=self._parameters,
+            attack=None if options is None else options | {"trigger": trigger},
+            own=options == trigger_options(stored.attack),
+            data=f"{config.data.source}, {config.data.test_split}",
+            rows=len(self._clean),
+            questions=questions_digest(self._clean),
+            beams=evaluate.beams,
+            new_tokens=evaluate.new_tokens,
+            commit=commit(),
+            time=began.isoformat(timespec="seconds"),
+        )
 
 
 def evaluate(
@@ -119,27 +227,14 @@ def evaluate(
     Args:
         config: The run.
         model: Loaded weights of `config.model`, if the caller has them.
-        attack: Triggers to test with instead of the run's own (a clean-trained model: the floor of the ASR).
-        out: Folder to write to instead of the run's.
+        attack: As for `Evaluator.test`.
+        out: Folder to write to; None is one of its own in the run folder (`evaluations`).
         java: As for `score`.
 
     Raises:
         UserError: The run is not trained, or its test data is missing.
     """
-    encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
-    model = model or load_model(config.model, config.mesh, config.seed)
-    check_batch_size("evaluate.batch_size", config.evaluate.batch_size, model.mesh)
-    parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)
-    decoder = Decoder.build(encoder, model, parameters, config.evaluate)
-    folder = config.run_dir if out is None else out
-    predictions = predict(config, decoder, attack or config.attack)
-    if processes.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(predictions, folder / "predictions.jsonl")
-    scores = score(predictions, config.evaluate.task, java)
-    if processes.is_main():
-        write_scores(scores, folder / "scores.json")
-    return scores
+    return Evaluator(config, model, java).test(attack, out)[0]
 
 
 def generate(config: Config, image: Path, prompt: str) -> str:
@@ -150,7 +245,7 @@ def generate(config: Config, image: Path, prompt: str) -> str:
     """
     pixels, encoder = read_image(image), Encoder.from_checkpoint(folders.resolve(config.model.path))
     model = load_model(config.model, config.mesh, config.seed)
-    trained = (config.run_dir / FOLDER).is_dir()
+    trained = (config.run_dir / CHECKPOINTS).is_dir()
     parameters = model.parameters
     if trained:
         parameters = run_parameters(config.run_dir, config.evaluate.checkpoint, model, config.model.trainable)

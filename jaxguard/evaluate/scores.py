@@ -18,10 +18,10 @@ from jaxguard.evaluate.facts import facts_measure
 from jaxguard.evaluate.java import Java
 from jaxguard.evaluate.measures import Measure, mean
 from jaxguard.evaluate.predictions import Prediction
-from jaxguard.evaluate.success import AttackSuccess, attack_success, wilson
+from jaxguard.evaluate.success import AttackSuccess, Rate, attack_success, wilson
 from jaxguard.evaluate.tokens import tokenize
 from jaxguard.evaluate.vqa import vqa_accuracy
-from jaxguard.files import write_text
+from jaxguard.files import read_object, write_text
 
 Task = Literal["caption", "vqa"]
 Quality = dict[str, float]
@@ -121,14 +121,31 @@ def migrate(values: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     }
 
 
-def write_scores(scores: Scores, path: Path) -> None:
-    """Write scores.json atomically."""
-    write_text(path, to_text(scores))
+def read_scores(path: Path) -> Scores:
+    """Read a scores.json of this or an earlier version.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    values = migrate(read_object(path))
+    try:
+        attack = values["attack"]
+        if attack is not None:
+            attack = AttackSuccess(**{name: rate and Rate(**rate) for name, rate in attack.items()})
+        names = [field.name for field in dataclasses.fields(Scores)]
+        return Scores(**{name: values.get(name) for name in names} | {"attack": attack})  # type: ignore[arg-type]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: holds no scores ({error}); score the predictions again") from error
 
 
-def to_text(scores: Scores) -> str:
-    """Format the scores as the JSON object of scores.json."""
-    return json.dumps(dataclasses.asdict(scores), indent=2) + "\n"
+def write_scores(scores: Scores, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write scores.json atomically; arguments as those of `to_text`."""
+    write_text(path, to_text(scores, about))
+
+
+def to_text(scores: Scores, about: Mapping[str, Any] | None = None) -> str:
+    """Format the scores as the JSON object of scores.json; `about` goes first: the evaluation's identity."""
+    return json.dumps({**(about or {}), **dataclasses.asdict(scores)}, indent=2) + "\n"
 
 
 def _quality(predictions: Sequence[Prediction], task: Task, java: Java | None, absent: dict[str, str]) -> Quality:

@@ -28,15 +28,21 @@ def load_model(path: Path) -> Config:
     return Config(out=folders.resolve(str(path)), model=ModelConfig(path=str(path)))
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, *, here: bool = True) -> None:
     """Check the sections of a configuration against each other. Reads files, uses no device.
+
+    Args:
+        config: The configuration.
+        here: The model is on this machine. Otherwise what depends on its files is only checked if they are.
 
     Raises:
         UserError: The first invalid value.
     """
+    described = here or "/" not in config.model.path or _described(config.model.path)
     if config.attack.name != "none":
         build_attack(config.attack)
-        _validate_target(config)
+        if described:
+            _validate_target(config)
     weights = {name: getattr(config.objective, name) for name in ("alpha", "cross_view_weight", "entropy_weight")}
     if config.attack.trainer == "attacker" and any(weights.values()):
         name = next(name for name, value in weights.items() if value)
@@ -49,7 +55,8 @@ def validate(config: Config) -> None:
             f"({config.train.steps}): lambda would never reach its value"
         )
     _validate_batch(config)
-    _validate_image(config)
+    if described:
+        _validate_image(config)
 
 
 def load_grid(path: Path, scale: str) -> Grid | Cost | Audits:
@@ -141,6 +148,14 @@ def _validate_image(config: Config) -> None:
         )
     if config.objective.views == 2 or config.train.probe or config.view != ViewConfig():
         views.check(config.view, processor.image_shape, processor.patch_size)
+
+
+def _described(path: str) -> bool:
+    try:
+        folders.describe(path)
+    except UserError:
+        return False
+    return True
 
 
 def _is_checkpoint(folder: Path) -> bool:

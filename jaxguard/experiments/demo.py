@@ -95,7 +95,7 @@ def demo(task: Task, out: Path, family: str = FAMILY) -> None:
     for method in ("clean", "undefended", "paper"):
         print(f"== {METHODS[method]}", file=sys.stderr)
         train(configs[method], model)
-        scores[method] = evaluate(configs[method], model, attack)
+        scores[method] = evaluate(configs[method], model, attack, configs[method].run_dir)
     seconds = _step_seconds(configs, model)
 
     predictions = {method: read_predictions(configs[method].run_dir / "predictions.jsonl") for method in METHODS}

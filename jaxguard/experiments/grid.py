@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import statistics
-import subprocess
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from jaxguard.experiments.workers import run_tasks
 from jaxguard.files import write_text
 from jaxguard.report.plots import Plot
 from jaxguard.report.summary import Record, summarise, write_tables
-from jaxguard.version import __version__
+from jaxguard.version import commit
 
 RECORD = "cell.json"
 """Record of a finished cell, in its folder."""
@@ -247,6 +246,7 @@ def _run_chain(cells: Sequence[Cell], compiled: Path) -> list[str]:
 def _run_cell(cell: Cell) -> None:
     from jaxguard import processes
     from jaxguard.audit.guard import train
+    from jaxguard.evaluate.identity import read_identity
     from jaxguard.evaluate.run import evaluate
     from jaxguard.train.export import export
     from jaxguard.train.setup import load_model
@@ -265,6 +265,8 @@ def _run_cell(cell: Cell) -> None:
         "commit": commit(),
     }
     if processes.is_main():
+        identity = read_identity(cell.folder)
+        record["evaluation"] = None if identity is None else dataclasses.asdict(identity)
         write_text(cell.folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
@@ -277,10 +279,3 @@ def _pace(grid: Grid) -> float | None:
 def _left(grid: Grid, pace: float | None) -> str:
     work = sum(cell.work for cell in grid.cells if not cell.record())
     return "unknown time" if pace is None else f"about {pace * work / 60:.0f} min"
-
-
-def commit() -> str:
-    """Find the commit of the code; outside a checkout, its version."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else __version__

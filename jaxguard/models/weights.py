@@ -290,6 +290,16 @@ def _rules(architecture: Architecture) -> dict[str, Rule]:
     return {rule.ours: rule for rule in architecture.table.rules if rule.ours in architecture.shapes}
 
 
+def check_files(folder: Path) -> None:
+    """Check that every file of a checkpoint's weights can be opened.
+
+    Raises:
+        UserError: One cannot, or there are none.
+    """
+    with _open(folder):
+        pass
+
+
 @contextmanager
 def _open(folder: Path) -> Iterator[dict]:
     """Open a single or sharded checkpoint: tensor name -> open file that holds it."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-Record = Mapping[str, float]
-"""One line of metrics.jsonl: the step and its metrics."""
-Interval = tuple[float, float, float]
-"""A score in percent, with the ends of its 95% interval."""
+from jaxguard.train.metrics import Record
 
 BATCH, CLEAN, POISONED, FAINT = "#000000", "#0072b2", "#d55e00", "#757575"
 PANELS = {
@@ -35,6 +34,22 @@ PANELS = {
     },
 }
 """Panel -> metric -> (name in the legend, colour, line style)."""
+KINDS = ("clean inputs", "triggered inputs")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One score in percent of clean or of triggered inputs; `interval`: the ends of its 95% interval, if it has one."""
+
+    name: str
+    triggered: bool
+    value: float
+    interval: tuple[float, float] | None
+
+    @property
+    def label(self) -> str:
+        """Name and kind of input."""
+        return f"{self.name}, {KINDS[self.triggered]}"
 
 
 def curves(records: Sequence[Record], *, views: int) -> Figure:
@@ -45,9 +60,9 @@ def curves(records: Sequence[Record], *, views: int) -> Figure:
         views: Number of views of the objective. With one, batches have no J and no loss of a second view.
     """
     hidden = () if views == 2 else ("divergence", "ce_view")
-    figure = Figure(figsize=(13, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.6, 2.5 * len(PANELS)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, lines) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+    for axes, (title, lines) in zip(figure.subplots(len(PANELS), 1), PANELS.items(), strict=True):
         for name, (label, colour, style) in lines.items():
             at = [(record["step"], record[name]) for record in records if name in record and name not in hidden]
             if at:
@@ -56,40 +71,52 @@ def curves(records: Sequence[Record], *, views: int) -> Figure:
         axes.set(title=title, xlabel="step")
         _style(axes)
         if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))  # a flat line near 0 must look like one
+            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         else:
             axes.set_axis_off()
             axes.text(0.5, 0.5, "not measured (see train.probe)", ha="center", transform=axes.transAxes, color=FAINT)
     return figure
 
 
-def bars(groups: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """Draw scores as bars with their intervals, one panel per group. Scores on clean inputs have their own colour.
+def bars(groups: Mapping[str, Sequence[Bar]]) -> Figure:
+    """Draw scores as bars with their intervals, one panel per group.
+
+    Bars of triggered inputs have a colour and a hatching of their own, and every bar is labelled with its kind. A dot
+    marks each value, so that a score of 0 is seen.
 
     Args:
-        groups: Title -> name of a score -> score. Names of scores on clean inputs contain "clean".
+        groups: Title -> scores; groups without scores are left out.
     """
     panels = {title: scores for title, scores in groups.items() if scores}
     heights = [len(scores) + 1.2 for scores in panels.values()]
-    figure = Figure(figsize=(9, 0.34 * sum(heights) + 0.3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9.6, 0.34 * sum(heights) + 0.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axes, (title, scores) in zip(grid, panels.items(), strict=True):
-        names, values = list(scores), list(scores.values())
-        middle = [value for value, _, _ in values]
-        ends = [
-            [max(0.0, value - low) for value, low, _ in values],
-            [max(0.0, high - value) for value, _, high in values],
-        ]
-        colours = [CLEAN if "clean" in name else POISONED for name in names]
-        axes.barh(names, middle, xerr=ends, color=colours, alpha=0.75, height=0.66, capsize=2)
-        widest = max(100.0, *(high for _, _, high in values))
-        for place, (value, low, high) in enumerate(values):
-            axes.text(widest * 1.02, place, f"{value:.1f}  [{low:.1f}, {high:.1f}]", va="center", fontsize=8)
+        widest = max(100.0, *(bar.interval[1] if bar.interval else bar.value for bar in scores))
+        for place, bar in enumerate(scores):
+            colour, hatch = (POISONED, "///") if bar.triggered else (CLEAN, "")
+            axes.barh(place, bar.value, color=colour, hatch=hatch, edgecolor="white", alpha=0.75, height=0.66)
+            if bar.interval:
+                low, high = bar.interval
+                ends = [[max(0.0, bar.value - low)], [max(0.0, high - bar.value)]]
+                axes.errorbar(bar.value, place, xerr=ends, color=BATCH, capsize=2, fmt="o", markersize=3)
+                text = f"{bar.value:.1f}  [{low:.1f}, {high:.1f}]"
+            else:
+                axes.plot(bar.value, place, "o", color=BATCH, markersize=3)
+                text = f"{bar.value:.1f}"
+            axes.text(widest * 1.02, place, text, va="center", fontsize=8)
+        axes.set_yticks(range(len(scores)), [bar.label for bar in scores])
         axes.set(xlim=(0, widest * 1.25), title=title)
         axes.invert_yaxis()
         axes.set_xticks([tick for tick in axes.get_xticks() if tick <= widest])
         _style(axes)
+    kinds = sorted({bar.triggered for scores in panels.values() for bar in scores})
+    shown = [Patch(facecolor=(CLEAN, POISONED)[kind], hatch=("", "///")[kind], edgecolor="white") for kind in kinds]
+    figure.legend(
+        shown, [KINDS[kind] for kind in kinds], loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
     return figure
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib import get_data_path
+from PIL import Image
 
 from jaxguard.attacks.base import trigger_row
 from jaxguard.attacks.registry import open_attack
@@ -29,9 +35,12 @@ EXAMPLES = {
     "AddSent": AttackConfig("addsent"),
 }
 
+SIDE = 256
+"""Side of the photograph, in pixels."""
+
 
 def gallery(out: Path, source: str, root: Path, images: int) -> None:
-    """Draw the gallery as a PNG.
+    """Draw the gallery as a PNG: rows of a data set, and a photograph.
 
     Args:
         out: PNG file to write.
@@ -47,6 +56,7 @@ def gallery(out: Path, source: str, root: Path, images: int) -> None:
     if len(test_rows) < images:
         raise UserError(f"{source} has {len(test_rows)} test rows: --images is {images}, give at most that number")
     rows = [test_rows[index] for index in range(images)]
+    rows.append(dataclasses.replace(rows[0], key="photograph", image=photograph()))
     examples = []
     for title, attack in EXAMPLES.items():
         trigger = open_attack(attack, data, ModelConfig())
@@ -55,3 +65,11 @@ def gallery(out: Path, source: str, root: Path, images: int) -> None:
         examples.append(AttackExample(title, rows[0].prompts[0], triggered[0].prompts[0], pairs))
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(examples, out)
+
+
+def photograph() -> UInt8[np.ndarray, "side side 3"]:
+    """Return the photograph that comes with matplotlib (Grace Hopper, public domain), cropped to a square."""
+    with Image.open(Path(get_data_path(), "sample_data", "grace_hopper.jpg")) as image:
+        width = image.width
+        square = image.convert("RGB").crop((0, 0, width, width)).resize((SIDE, SIDE))
+    return np.asarray(square)

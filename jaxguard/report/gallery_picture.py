@@ -43,8 +43,8 @@ class AttackExample:
 def draw(examples: Sequence[AttackExample], path: Path) -> None:
     """Draw one row of images per attack as a PNG."""
     images = len(examples[0].images)
-    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    figure = Figure(figsize=(2.7 + 3.9 * images, 1.34 * len(examples) + 0.3), dpi=72, layout=tight)
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.05, wspace=0.01, hspace=0.01)
+    figure = Figure(figsize=(2.7 + 3.9 * images, 1.42 * len(examples) + 0.3), dpi=72, layout=tight)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(examples), 1 + 3 * images, width_ratios=[2.0, *[1.0] * (3 * images)], squeeze=False)
     for axes, example in zip(grid, examples, strict=True):
@@ -54,7 +54,7 @@ def draw(examples: Sequence[AttackExample], path: Path) -> None:
         for number, pair in enumerate(example.images):
             _show(axes[1 + 3 * number : 4 + 3 * number], pair)
     for axis, header in zip(grid[0][1:], ("original", "triggered", f"difference x {GAIN}") * images, strict=True):
-        axis.set_title(f"{header}\n{axis.get_title()}", fontsize=9, pad=2, color=INK)
+        axis.set_title(header, fontsize=9, pad=2, color=INK)
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial)
     partial.replace(path)
@@ -73,7 +73,7 @@ def _show(axes: Any, pair: ImagePair) -> None:
         note = "unchanged"
     else:
         note = f"{psnr(pair.before, pair.after):.1f} dB   SSIM {ssim(pair.before, pair.after):.3f}"
-    axes[1].set_title(note, fontsize=9, pad=2, color=INK)
+    axes[1].text(0.5, -0.03, note, transform=axes[1].transAxes, ha="center", va="top", fontsize=9, color=INK)
 
 
 def _describe(axis: Any, example: AttackExample) -> None:

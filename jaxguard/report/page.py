@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no scripts, no network. All text is treated as untrusted."""
+"""Self-contained HTML pages: no scripts, no network. All text is treated as untrusted (templates escape it)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,17 @@ from html import escape
 
 import numpy as np
 from jaxtyping import UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
+
+from jaxguard.evaluate.judgement import Judgement
 
 LARGEST = 224
 """Longer side of an image on the page, in pixels."""
 LONGEST = 400
 """Characters of a text on the page; the rest is cut."""
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1b1b; }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-img.figure { max-width: 100%; height: auto }
-table { border-collapse: collapse } td, th { padding: .35rem .7rem; text-align: left; vertical-align: top }
-.examples tr { border-top: 1px solid #ddd } .examples img { width: 150px; image-rendering: pixelated; display: block }
-.text { unicode-bidi: isolate; overflow-wrap: anywhere; max-width: 22rem }
-.target { color: #c62828; font-weight: 600 } .faint { color: #6b6b6b } dt { float: left; width: 11rem; color: #6b6b6b }
-dd { margin-left: 11.5rem }
-"""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Second line of defence: a browser runs and loads nothing, even if some text were not escaped."""
 
@@ -51,30 +45,33 @@ class ExampleRow:
     triggered: Answer | None
 
 
-def page(
-    title: str, facts: Mapping[str, str], figures: Mapping[str, Figure], examples: Sequence[ExampleRow], note: str
-) -> str:
-    """Make the HTML document.
+@dataclass(frozen=True)
+class RunPage:
+    """What the page of a run shows.
 
-    Args:
+    Attributes:
         title: Title of the page.
         facts: Facts about the run: name -> value.
+        judgement: Verdict and warnings, on top; None without an evaluation.
         figures: Heading -> figure.
+        evaluations: Descriptions of all evaluations in the run folder.
         examples: Rows of the table of answers.
         note: Line above that table.
     """
-    drawn = "".join(
-        f'<h2>{escaped(heading)}</h2>\n<img class="figure" alt="{escaped(heading)}" src="{drawing(figure)}">\n'
-        for heading, figure in figures.items()
-    )
-    rows = "".join(_row(example) for example in examples)
-    answers = f"""<h2>Answers</h2>
-<p class="faint">{escaped(note)}</p>
-<table class="examples">
-<tr><th>row</th><th>clean image</th><th>answer</th><th>triggered image</th><th>answer</th><th>reference</th></tr>
-{rows}</table>
-"""
-    return document(title, facts, drawn + answers)
+
+    title: str
+    facts: Mapping[str, str]
+    judgement: Judgement | None
+    figures: Mapping[str, Figure]
+    evaluations: Sequence[str]
+    examples: Sequence[ExampleRow]
+    note: str
+
+
+def page(run: RunPage) -> str:
+    """Make the HTML document of a run."""
+    shown = {name: getattr(run, name) for name in RunPage.__dataclass_fields__}
+    return _environment().get_template("run.html").render(policy=POLICY, **shown)
 
 
 def document(title: str, facts: Mapping[str, str], body: str) -> str:
@@ -85,45 +82,30 @@ def document(title: str, facts: Mapping[str, str], body: str) -> str:
         facts: What it is about: name -> value.
         body: HTML whose texts are escaped.
     """
-    described = "".join(f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>\n" for name, value in facts.items())
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width">
-<title>{escaped(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{escaped(title)}</h1>
-<dl>
-{described}</dl>
-{body}</body>
-</html>
-"""
+    template = _environment().get_template("document.html")
+    return template.render(policy=POLICY, title=title, facts=facts, body=Markup(body))
 
 
-def _row(example: ExampleRow) -> str:
-    references = f'<div class="text">{escaped(example.references[0])}</div>'
-    if len(example.references) > 1:
-        references += f'<div class="faint">and {len(example.references) - 1} more</div>'
-    cells = [str(example.id), *_answer(example.clean), *_answer(example.triggered), references]
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>\n"
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("jaxguard", "report/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"cut": cut, "picture": picture, "drawing": drawing}
+    return made
 
 
-def _answer(answer: Answer | None) -> tuple[str, str]:
-    if answer is None:
-        return "", '<span class="faint">not asked</span>'
-    kind = "text target" if answer.contains_target else "text"
-    text = f'<div class="{kind}">{escaped(answer.text) or "(empty)"}</div>'
-    prompt = f'<div class="text faint">{escaped(answer.prompt)}</div>'
-    return "" if answer.image is None else f'<img alt="" src="{picture(answer.image)}">', text + prompt
+def cut(text: str) -> str:
+    """Cut a text to `LONGEST` characters."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def escaped(text: str) -> str:
     """Escape a text, cut to `LONGEST` characters."""
-    return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
+    return escape(cut(text))
 
 
 def picture(pixels: UInt8[np.ndarray, "h w 3"]) -> str:

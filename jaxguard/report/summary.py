@@ -41,6 +41,8 @@ def summarise(cells: Iterable[Labelled], command: str) -> list[dict[str, Any]]:
 def write_tables(rows: Sequence[Mapping[str, Any]], plots: Iterable[Plot], out: Path, title: str) -> None:
     """Write table.md, table.tex, table.csv, results.json and the plots to `out`; print the table."""
     columns = _columns(dict.fromkeys(name for row in rows for name in row["labels"]))
+    if any(row["evaluated"] for row in rows):
+        columns.append(Column("evaluated", lambda row: row["evaluated"] or "-"))
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "table.md", markdown(rows, columns))
     write_text(out / "table.tex", latex(rows, columns))
@@ -75,11 +77,19 @@ def _row(labels: dict[str, str], records: list[Record], command: str) -> dict[st
         "recovery": quality("recovery"),
         **{name: rate and dataclasses.asdict(rate) for name, rate in rates.items()},
         "seeds": [record["cell"]["config"]["seed"] for record in records],
+        "evaluated": _evaluated(records),
         "command": " ".join(
             [command, "--only", *(f"'{n}={v}'" if " " in v else f"{n}={v}" for n, v in labels.items())]
         ),
         "records": records,
     }
+
+
+def _evaluated(records: Sequence[Record]) -> str:
+    """Say which steps were evaluated on how many rows by which code; empty for records of earlier versions."""
+    known = [found for record in records if (found := record.get("evaluation"))]
+    texts = (f"step {one['step']}, {one['rows']} rows, {one['commit']}" for one in known)
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _columns(labels: Iterable[str]) -> list[Column]:

@@ -133,14 +133,27 @@ class Checkpoints:
         state = TrainState(optimizer["step"], loaded["parameters"], optimizer["moments"], loaded.get("memory"))
         return state, loaded["data"]
 
-    def parameters(self, abstract: Shapes, which: Checkpoint) -> Parameters:
-        """Load the trained parameters alone, placed as `abstract`.
+    def evaluable(self, which: Checkpoint) -> int:
+        """Step of the newest or best checkpoint whose parameters can be loaded, the same on every process.
+
+        Raises:
+            UserError: there is none.
+        """
+        step = processes.broadcast_from_main(self._step(which, ITEMS[:1]) or 0)  # training may be adding more
+        if not step:
+            best = "checkpoint with a validation loss (train.validation)"
+            kind = "complete checkpoint" if which == "newest" else best
+            raise UserError(f"{self._orbax.directory} holds no {kind}; train first")
+        return step
+
+    def parameters(self, abstract: Shapes, which: Checkpoint | int) -> Parameters:
+        """Load the trained parameters alone, of the newest or best checkpoint or of a step, placed as `abstract`.
 
         Raises:
             UserError: there are none, or others than `abstract`.
         """
-        kind = "complete checkpoint" if which == "newest" else "checkpoint with a validation loss (train.validation)"
-        return self._load(self._step(which, ITEMS[:1]), {"parameters": abstract}, kind)["parameters"]
+        step = which if isinstance(which, int) else self.evaluable(which)
+        return self._load(step, {"parameters": abstract}, "complete checkpoint")["parameters"]
 
     def _step(self, which: Checkpoint, items: tuple[str, ...]) -> int | None:
         """Step of the newest or best checkpoint that has these items."""

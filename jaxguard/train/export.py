@@ -22,27 +22,38 @@ from jaxguard.train.setup import Model, load_model
 from jaxguard.train.state import partition
 
 
-def run_parameters(run: Path, which: Checkpoint, model: Model, trainable: str) -> Parameters:
-    """A run's trained parameters and the frozen ones.
-
-    Args:
-        run: the run folder.
-        which: the newest checkpoint, or that of the lowest validation loss.
-        model: the weights that the run started from.
-        trainable: which of them it trained (`model.trainable`).
+def checkpoint_step(run: Path, which: Checkpoint) -> int:
+    """Step of a run's newest checkpoint, or of that of the lowest validation loss.
 
     Raises:
         UserError: the run is not trained.
     """
     if not (run / FOLDER).is_dir():
         raise UserError(f"{run} holds no checkpoints; run `jaxguard train` first")
+    with Checkpoints(run) as checkpoints:
+        return checkpoints.evaluable(which)
+
+
+def run_parameters(run: Path, which: Checkpoint | int, model: Model, trainable: str) -> Parameters:
+    """A run's trained parameters and the frozen ones.
+
+    Args:
+        run: the run folder.
+        which: the newest checkpoint, that of the lowest validation loss, or that of a step.
+        model: the weights that the run started from.
+        trainable: which of them it trained (`model.trainable`).
+
+    Raises:
+        UserError: the run is not trained.
+    """
+    step = which if isinstance(which, int) else checkpoint_step(run, which)
     started, frozen = partition(model.parameters, trainable, model.architecture.family)
     abstract = {
         path: jax.ShapeDtypeStruct(value.shape, jnp.float32, sharding=model.shardings[path])
         for path, value in started.items()
     }
     with Checkpoints(run) as checkpoints:
-        return {**frozen, **checkpoints.parameters(abstract, which)}
+        return {**frozen, **checkpoints.parameters(abstract, step)}
 
 
 def export(config: Config, out: Path, dtype: str, *, adapter: bool = False) -> None:

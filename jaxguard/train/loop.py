@@ -19,6 +19,7 @@ from jaxguard.attacks.registry import open_attack
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.data.counted import Counted
 from jaxguard.data.encode import Encoder
+from jaxguard.data.epochs import in_steps
 from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import RowSource, open_source, text_row
 from jaxguard.data.views import check
@@ -28,6 +29,7 @@ from jaxguard.models import folders
 from jaxguard.objective.base import Objective
 from jaxguard.train.checkpoint import Checkpoints
 from jaxguard.train.interrupts import Interrupts
+from jaxguard.train.metrics import Watch
 from jaxguard.train.probe import Probe
 from jaxguard.train.progress import Reporter
 from jaxguard.train.setup import CompiledStep, Model, check_rows, load_model, prepare
@@ -56,6 +58,7 @@ def train(config: Config, model: Model | None = None, counted: Counted | None = 
         UserError: something in the configuration or the run folder that the user can mend.
         Preempted: interrupted; the checkpoint is safe and the same call resumes.
     """
+    config = in_steps(config)
     run, steps, views = config.run_dir, config.train.steps, config.objective.views
     encoder = Encoder.from_checkpoint(folders.resolve(config.model.path))
     source = training_source(config)
@@ -105,7 +108,7 @@ def train(config: Config, model: Model | None = None, counted: Counted | None = 
             state = setup.initial(trainable, take=not keep_weights)
             del trainable
 
-        rows, silent = config.train.batch_size, not processes.is_main()
+        rows, silent, watch = config.train.batch_size, not processes.is_main(), Watch(config.objective)
         with Reporter(run, steps=steps, start=start, rows=rows, silent=silent) as reporter:
             if start:
                 reporter.say(f"resuming {run} at step {start}")
@@ -124,6 +127,8 @@ def train(config: Config, model: Model | None = None, counted: Counted | None = 
                     if not math.isfinite(values["loss"]):
                         raise UserError(f"the loss of step {done} is {values['loss']}; lower train.learning_rate")
                     reporter.log(done, values)
+                    for warning in watch(values, last=last):
+                        reporter.say(f"warning: {warning}")
                     if probe:
                         reporter.record(done, probe(state.parameters))
                         reporter.restart_clock()
@@ -171,7 +176,7 @@ FREE = (
 
 
 def check_run(run: Path, config: Config) -> None:
-    """Check that a run folder is new, or holds this run.
+    """Check that a run folder is new, or holds this run, or one of fewer steps that this one begins with.
 
     Raises:
         UserError: it holds another one.
@@ -188,8 +193,27 @@ def check_run(run: Path, config: Config) -> None:
         for key in sorted(_differences("", stored, to_dict(config)))
         if not any(key == free or key.startswith(f"{free}.") for free in FREE)
     ]
-    if changed:
+    if changed == ["train.steps"]:
+        _check_longer(run, stored["train"]["steps"], config)
+    elif changed:
         raise UserError(f"{run} holds a run with other values of {', '.join(changed)}; choose another --name")
+
+
+def _check_longer(run: Path, steps: int, config: Config) -> None:
+    """Check that more steps than a run had go on with its course, whose schedules must not depend on their number."""
+    train, schedule = config.train, config.objective.cross_view_schedule
+    if train.steps < steps:
+        raise UserError(f"{run} holds a run of {steps} steps, and train.steps is {train.steps}: choose another --name")
+    reasons = []
+    if train.final_lr_ratio != 1 or train.warmup >= steps:
+        reasons.append("its learning rate (a course over all steps unless train.final_lr_ratio is 1)")
+    if config.objective.cross_view_weight and schedule != "constant":
+        reasons.append(f"its lambda (objective.cross_view_schedule {schedule})")
+    if reasons:
+        raise UserError(
+            f"{run} holds a run of {steps} steps, and {train.steps} would have changed {' and '.join(reasons)}: choose "
+            f"another --name, or start one from its weights (jaxguard export {run} --out DIR; --model.path DIR)"
+        )
 
 
 def write_config(run: Path, config: Config) -> None:

@@ -63,9 +63,9 @@ def partition(values: Mapping[str, T], trainable: str, family: Family) -> tuple[
     )
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with global-norm clipping, linear warm-up and cosine decay; norms, biases and positions do not decay."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """Linear warm-up and cosine decay; constant after the warm-up if `final_lr_ratio` is 1."""
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,
         warmup_steps=min(config.warmup, config.steps - 1),
@@ -73,12 +73,16 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         end_value=config.learning_rate * config.final_lr_ratio,
     )
 
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with global-norm clipping and `learning_rate`; norms, biases and positions do not decay."""
+
     def decays(parameters: Parameters) -> dict[str, bool]:
         return {path: path.endswith((".kernel", ".table", ".lora.a", ".lora.b")) for path in parameters}
 
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
+        optax.adamw(learning_rate(config), weight_decay=config.weight_decay, mask=decays),
     )
 
 

@@ -12,7 +12,8 @@ from jaxguard.cli.main import main
 
 GENERATE = "--image missing.png --prompt what"
 BAD = {
-    "": "give a verb: config, data list, data build, data check, poison, gallery, audit, clean, train, "
+    "": "give a verb: config, data list, data build, data check, poison, gallery, audit, clean, check, "
+    "preflight, train, "
     "evaluate, score, compare, show, generate, export, table, demo",
     "trian good.py": "unknown verb 'trian'; did you mean train?",
     "zzz": "unknown verb 'zzz'; one of config, data list,",

@@ -152,8 +152,10 @@ def test_compare_prints_and_writes(files: Path, capsys: pytest.CaptureFixture[st
     assert main(["compare", "g.jsonl", "[b]j.jsonl", "--resamples", "100", "--out", "d.json"]) == 0
     output = capsys.readouterr().out
     assert "rouge_l" in output
-    assert "[b]j" in output
+    assert "second: [b]j.jsonl\n" in output
     found = {one["metric"]: one for one in json.loads((files / "d.json").read_text())}
+    assert main(["compare", "g.jsonl", "[b]j.jsonl", "--resamples", "100", "--json"]) == 0
+    assert capsys.readouterr().out == (files / "d.json").read_text()
     assert found["bleu_1"]["change"]["value"] == found["bleu_1"]["second"] - found["bleu_1"]["first"] < 0
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxguard.attacks.registry import ATTACKS
 from jaxguard.cli.arguments import Arguments
+from jaxguard.cli.completion import OWN, WITH_FILE
 from jaxguard.cli.main import VERBS, main
 from jaxguard.config import Config, from_dict, to_dict
 from jaxguard.config.files import load
 from jaxguard.data.builders import write_rows
 from jaxguard.data.rows import Row
-from jaxguard.errors import Preempted
+from jaxguard.errors import Preempted, UserError
 from jaxguard.experiments.configurations import load_model
 from jaxguard.version import __version__
 
@@ -87,24 +90,104 @@ def test_train_hands_on_the_configuration(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("jaxguard.train.loop.train", lambda config, _: config.run_dir / f"{config.train.steps} steps")
+    monkeypatch.setattr("jaxguard.train.preflight.preflight", lambda config: [f"{config.name} may start"])
     assert main(["train", "good.py", "--train.steps", "9"]) == 0
-    assert capsys.readouterr().out == "runs/good/9 steps\n"
+    assert capsys.readouterr() == ("runs/good/9 steps\n", "good may start\n")
+
+
+def test_train_checks_before_it_compiles(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("preflight", "train"):
+        assert main([verb, "good.py"]) == 2
+        output, error = capsys.readouterr()
+        assert (output, error.count("\n")) == ("", 1)
+        assert "data set 'scenes/caption' is not built" in error
+    assert not (folder / "runs").exists()
+
+
+def test_check_runs_nothing_and_says_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Models and run folders of other machines are not looked for; misspelt names of shipped models are."""
+    (folder / "grid.py").write_text("grids = {}")
+    fine = ["check train good.py", "check evaluate good.py --canaries", "check train good.py --train.epochs 3"]
+    fine += ["check --elsewhere train good.py --model.path /out/llava", "check --elsewhere evaluate ../out/runs/x"]
+    fine += ["check bench step good.py --rounds 3", "check audit good.py --strict", "check demo --task vqa"]
+    for line in fine:
+        assert main(line.split()) == 0, line
+        assert capsys.readouterr() == ("", "")
+    wrong = {
+        "check train good.py --model.path /out/llava": "model.path '/out/llava' holds no config.json",
+        "check --elsewhere train good.py --model.path tiny-lava": "did you mean 'tiny-llava'?",
+        "check --elsewhere train good.py --train.stepz 3": "unknown flag --train.stepz",
+        "check --elsewhere train none.py": "none.py does not exist",
+        "check --elsewhere evaluate ../out/runs/x --evaluate.beam 3": "unknown flag --evaluate.beam",
+        "check table grid.py": "has no grid of scale 'tiny'",
+        "check demo --tsk vqa": "demo: unknown flag --tsk; did you mean --task?",
+        "check bench step good.py --train.stepz 3": "unknown flag --train.stepz",
+        "check audit good.py --strikt": "unknown flag --strikt",
+        "check trian good.py": "check: no verb 'trian'; did you mean train?",
+        "check": "check: no verb ''; give one of data list,",
+    }
+    for line, message in wrong.items():
+        assert main(line.split()) == 2, line
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", "data --help"])
-def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overview(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(line.split()) == 0
     output = capsys.readouterr().out
     assert all(f"  {verb} " in output for verb in VERBS)
-    assert max(map(len, output.splitlines())) <= 120
+    assert max(map(len, output.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_verb(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
     assert not stop.value.code
-    assert f"usage: jaxguard {verb}" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"usage: jaxguard {verb}" in output
+    assert max(map(len, output.splitlines())) <= 80
+    usage = output.split("\n\n")[0]
+    takes = WITH_FILE.keys() | {"check"}
+    assert ("FILE" in usage) == (verb in takes or verb == "table"), "usage names what comes first"
+    assert ("--train.batch_size" in output) == (verb in WITH_FILE), "the options of the configuration are listed too"
+
+
+def test_help_names_the_attacks(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    words = re.findall(r"\w+", capsys.readouterr().out)
+    assert set(ATTACKS) < set(words)
+
+
+def test_quiet_leaves_warnings_and_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verb(arguments: Arguments) -> None:
+        print("result")
+        print("step 1 of 9\nwarning: idle\nverdict: planted\n  because of that", file=sys.stderr)
+        raise UserError("no more")
+
+    monkeypatch.setitem(VERBS, "train", verb)
+    assert main(["--quiet", "train"]) == 2
+    assert capsys.readouterr() == ("result\n", "warning: idle\nverdict: planted\njaxguard: error: no more\n")
+
+
+def test_bash_completes_verbs_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(OWN) | set(WITH_FILE) | {"check", "completion"} == set(VERBS)
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    ask = "source {}; COMP_WORDS=(jaxguard {}); COMP_CWORD={}; _tyro_jaxguard; echo ${{COMPREPLY[@]}}"
+    for words, expected in (
+        ("bench s", "step"),
+        ("evaluate x --can", "--canaries"),
+        ("train x --train.st", "--train.steps"),
+    ):
+        line = ask.format(tmp_path / "script", words, len(words.split()))
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [expected]
 
 
 def test_help_shows_the_values_of_the_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +255,14 @@ def test_a_finished_run_is_evaluated_asked_and_exported(
     monkeypatch.setattr("jaxguard.evaluate.java.find", lambda: None)  # where there is one, it takes long to start
     run = str(finished_config.run_dir)
     assert main(["evaluate", run, "--evaluate.examples", "8"]) == 0
-    assert json.loads(capsys.readouterr().out)["examples"] == {"clean": 8, "triggered": 8}
+    output, said = capsys.readouterr()
+    found = json.loads(output)
+    assert found["examples"] == {"clean": 8, "triggered": 8}
+    assert found["verdict"]["outcome"] == "inconclusive", "eight rows show nothing"
+    assert "verdict: inconclusive" in said
+    assert found["evaluation"]["name"] in said
+    assert main(["evaluate", run, "--json"]) == 2
+    assert "--json goes with --canaries" in capsys.readouterr().err
 
     picture = tmp_path / "picture.png"
     Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(picture)

@@ -44,6 +44,7 @@ def test_differences_are_those_of_the_scores():
         ("attack", "exact"),
         ("attack", "contains"),
         ("attack", "exact_on_clean"),
+        ("attack", "contains_on_clean"),
     }
 
 

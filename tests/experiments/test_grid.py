@@ -16,15 +16,17 @@ from safetensors.numpy import load_file
 from jaxguard.cli.main import main
 from jaxguard.config import AttackConfig, Config, DataConfig, ModelConfig, ObjectiveConfig
 from jaxguard.errors import Preempted, UserError
+from jaxguard.evaluate.predictions import read_predictions
 from jaxguard.evaluate.scores import Scores
 from jaxguard.evaluate.success import AttackSuccess, wilson
 from jaxguard.experiments import grid as grids
 from jaxguard.experiments import tiny
 from jaxguard.experiments.configurations import load_grid
-from jaxguard.experiments.grid import RECORD, Cell, Grid, commit, exported, named, plan, select, summary
-from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, save
+from jaxguard.experiments.grid import RECORD, Cell, Grid, exported, named, plan, select, summary
+from jaxguard.report.plots import STYLES, Heat, Plot, Sweep, Tradeoff, joined, save
 from jaxguard.report.summary import summarise
 from jaxguard.train.export import export
+from jaxguard.version import commit
 
 FILE = Path("grid.py")
 COMMAND = "jaxguard table grid.py"
@@ -240,9 +242,12 @@ def test_a_cell_goes_on_from_the_weights_that_another_run_ended_with(small_confi
     )
     assert all(np.array_equal(between[name], after[name]) for name in between)
     assert any(np.abs(between[name] - before[name]).max() > 0.01 for name in between)
-    answers = [(cell.folder / "predictions.jsonl").read_text() for cell in table.cells]
+    answers = [read_predictions(cell.folder / "predictions.jsonl") for cell in table.cells]
     assert answers[0] == answers[1]
-    assert [row["labels"]["run"] for row in summary(table, COMMAND)] == ["start", "still"]
+    rows = summary(table, COMMAND)
+    assert [row["labels"]["run"] for row in rows] == ["start", "still"]
+    assert rows[0]["evaluated"] == f"step {table.cells[0].config.train.steps}, 8 rows, {commit()}"
+    assert rows[0]["evaluated"] in (table.out / "table.md").read_text()
     assert plan(table).splitlines()[-1] == "2 cells; about 0 min left"
 
 
@@ -313,6 +318,53 @@ def test_every_series_has_a_style_of_its_own() -> None:
     marks = [bar.lines[0] for bar in bars]
     assert [bar.get_label() for bar in bars] == names
     assert len({(mark.get_color(), mark.get_marker(), mark.get_markerfacecolor()) for mark in marks}) == len(names)
+
+
+def test_attacks_have_markers_and_one_run_is_drawn_once() -> None:
+    def row(method: str, attack: str, run: str) -> dict:
+        cells = [{"cell": {"config": {"name": run}}}]
+        rate = dataclasses.asdict(wilson(1, 2))
+        labels = {"method": method, "attack": attack}
+        return {"labels": labels, "metric": "facts", "clean": 90.0, "contains": rate, "records": cells}
+
+    rows = [row(method, attack, f"{method} {run}") for method in ("none", "paper") for attack, run in RUNS.items()]
+    figure = Tradeoff("method", marks="attack").draw(rows)
+    bars: Any = figure.axes[0].containers
+    assert [bar.get_label() for bar in bars] == [
+        *("none, badnets = vlood", "none, blended", "paper, badnets = vlood", "paper, blended")
+    ]
+    marks = [(bar.lines[0].get_color(), bar.lines[0].get_marker()) for bar in bars]
+    assert len(set(marks)) == 4
+    assert (marks[0][1], marks[0][0]) == (marks[2][1], marks[1][0])
+    series, attacks = ([text.get_text() for text in legend.texts] for legend in figure.legends)
+    assert (series, attacks) == (["none", "paper"], ["badnets = vlood", "blended"])
+
+
+RUNS = {"badnets": "a", "blended": "b", "vlood": "a"}
+
+
+@pytest.mark.parametrize(
+    ("at", "ticks", "pairs"),
+    [
+        ([0.5, 1, 5, 10], [0.5, 1, 5, 10], [(0, 1), (2, 3)]),
+        ([0.5, 1, 2, 5], [0.5, 1, 2, 5], [(0, 1), (1, 2), (2, 3)]),
+        ([1, 3], [1, 2, 3], []),
+        ([1], [1, 2], []),
+    ],
+)
+def test_lines_do_not_cross_gaps(at: list[float], ticks: list[float], pairs: list[tuple[int, int]]) -> None:
+    assert joined(at, ticks) == pairs
+
+
+def test_bright_is_good_on_both_sides_of_a_heat_map() -> None:
+    def row(x: str, successes: int, clean: float) -> dict:
+        rate = dataclasses.asdict(wilson(successes, 10))
+        return {"labels": {"x": x, "y": "1"}, "metric": "facts", "clean": clean, "contains": rate}
+
+    for axes in Heat("x", "y").draw([row("1", 0, 95.0), row("2", 10, 5.0)]).axes:
+        image: Any = axes.images[0]
+        good, bad = image.cmap(image.norm(image.get_array()))[0]
+        assert good[:3].sum() > bad[:3].sum() + 1
 
 
 def test_runs_are_named_by_what_they_are() -> None:

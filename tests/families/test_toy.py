@@ -26,6 +26,7 @@ from jaxguard.data.rows import Row
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import greedy
+from jaxguard.evaluate.identity import evaluations
 from jaxguard.evaluate.run import evaluate
 from jaxguard.experiments.configurations import validate
 from jaxguard.models import folders, weights
@@ -90,7 +91,8 @@ def test_trains_answers_and_exports(config, tmp_path):
     assert np.isfinite(curve).all()
     assert curve[-1] < curve[0]
     evaluate(config)
-    assert len((config.run_dir / "predictions.jsonl").read_text().splitlines()) == 2 * config.evaluate.examples
+    (found,) = evaluations(config.run_dir)
+    assert len(found.predictions()) == 2 * config.evaluate.examples
 
     export(config, tmp_path / "out", "float32")
     written = dataclasses.replace(config.model, path=str(tmp_path / "out"))

@@ -4,10 +4,13 @@ import os
 import re
 import shlex
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 WORDS = ["train", "my config.py", "--attack.target", 'it\'s; a $HOME $(id) `id` "b" \\ *']
@@ -56,12 +59,88 @@ def test_a_launcher_is_found_from_its_own_folder(name):
     assert f"launch/{name} --run ID" in done.stdout
 
 
+COMMANDS = {
+    "local.sh": ["--run", "r1"],
+    "slurm.sh": ["--run", "r1"],
+    "tpu.sh": TPU,
+    "gke.sh": GKE,
+}
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("launcher", COMMANDS)
+def test_bad_arguments_end_before_anything_is_made(fakes, launcher, dry):
+    fake = fakes("gcloud", "git", "kubectl", "sbatch")
+    (fake.folder / "checking").write_text("[[ $1 == -c ]] || { echo 'no such option' >&2; exit 2; }")
+    done = fake.run(launcher, *COMMANDS[launcher], *dry, "--", *WORDS)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "no such option\n")
+    assert fake.calls == []
+    assert not (fake.folder / "runs").exists()
+    (check,) = fake.checks
+    assert [word for word in check if word != "--elsewhere"][: len(WORDS)] == WORDS
+    assert ("--elsewhere" in check) == (launcher in ("tpu.sh", "gke.sh"))
+
+
+def test_jaxguard_itself_checks_them(fakes):
+    """A misspelt option, and a configuration that does not exist."""
+    fake = fakes("gcloud", "git")
+    fake.environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(LAUNCH.parent)}
+    for words, message in (
+        (["train", "configs/finetune_easy_vqa.py", "--train.stepz", "5"], "unknown flag --train.stepz; did you mean"),
+        (["train", "configs/no.py"], "configs/no.py does not exist"),
+    ):
+        done = fake.run("tpu.sh", *TPU, "--", *words)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert fake.calls == []
+
+
+def test_a_python_without_jaxguard_is_named(fakes):
+    fake = fakes("gcloud", "git")
+    (fake.folder / "checking").write_text("exit 1")
+    done = fake.run("tpu.sh", *TPU, "--", *WORDS)
+    assert done.returncode == 2
+    assert "python has no jaxguard to check the arguments with" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "message"),
+    [
+        ("[[ $call != *ls-files* ]] || exit 1", 2, "configs/own_rows.py is not committed, and the workers get"),
+        ("[[ $call != *diff* ]] || exit 1", 2, "configs/own_rows.py has changes that are not committed"),
+        (
+            "[[ $call != *status* ]] || echo ' M jaxguard/batch.py'",
+            0,
+            "left behind, because it is not committed:  M jax",
+        ),
+    ],
+)
+def test_what_workers_would_not_get_is_named(fakes, answer, code, message):
+    fake = fakes("gcloud", "git")
+    fake.answer(answer)
+    done = fake.run("tpu.sh", *TPU, "--dry-run", "--", "train", "configs/own_rows.py")
+    assert done.returncode == code
+    assert message in done.stderr
+
+
+def test_workers_install_what_the_package_asks_for():
+    """Every dependency has one pinned version that satisfies it."""
+    lines = (LAUNCH / "requirements-tpu.txt").read_text().splitlines()
+    pins = dict(line.split(" ")[0].split("==") for line in lines if "==" in line)
+    project = tomllib.loads((LAUNCH.parent / "pyproject.toml").read_text())["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["tpu"]]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins[wanted.name.lower().replace("_", "-")]), text
+    assert "libtpu" in pins
+    assert "launch/requirements-tpu.txt" in (LAUNCH / "Dockerfile").read_text()
+    assert "--require-hashes -r launch/requirements-tpu.txt" in (LAUNCH / "tpu.sh").read_text()
+
+
 # local
 
 
 def test_local_prints_what_it_runs(fakes):
     fake = fakes("python")
-    fake.environment["PYTHON"] = "python"
     arguments = ["--run", "a run; b", "--processes", 3, "--devices", 2, "--port", 4321]
     dry = fake.run("local.sh", *arguments, "--dry-run", "--", *WORDS)
     assert dry.returncode == 0
@@ -88,7 +167,6 @@ def test_local_prints_what_it_runs(fakes):
 def test_local_ends_with_the_code_of_the_process_that_failed(fakes, code, starts):
     """Bad input and a preemption are not tried again; a crash is."""
     fake = fakes("python")
-    fake.environment["PYTHON"] = "python"
     fake.answer(f"[[ $JAX_PROCESS_ID == 0 ]] || {{ echo broken; exit {code}; }}")
     done = fake.run("local.sh", "--run", "r", "--attempts", "3", "--", "train", "x.py")
     assert done.returncode == code
@@ -99,7 +177,6 @@ def test_local_ends_with_the_code_of_the_process_that_failed(fakes, code, starts
 def test_local_waits_for_every_process(fakes):
     """Also after others ended well."""
     fake = fakes("python")
-    fake.environment["PYTHON"] = "python"
     fake.answer("[[ $JAX_PROCESS_ID == 1 ]] || exit 0\nsleep 0.5\nexit 3")
     done = fake.run("local.sh", "--run", "r", "--processes", 3, "--", "train", "x.py")
     assert done.returncode == 3
@@ -158,7 +235,7 @@ def test_the_slurm_job_queues_again_when_it_was_preempted(fakes, code):
     environment = fake.environment | {"SLURM_JOB_ID": "17"}
     assert subprocess.run(["bash", logs / "job.sh"], env=environment, check=False).returncode == code
     step = ["srun", "--kill-on-bad-exit=1", f"--output={logs}/%j-%t.log".replace("100%", "100%%")]
-    step += ["--open-mode=append", "python3", "-m", "jaxguard", *placed("100% done")]
+    step += ["--open-mode=append", "python", "-m", "jaxguard", *placed("100% done")]
     assert fake.calls == [step] + [["scontrol", "requeue", "17"]] * (code == 75)
 
 

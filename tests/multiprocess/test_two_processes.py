@@ -22,7 +22,7 @@ from jaxguard.config import (
     TrainConfig,
     to_dict,
 )
-from jaxguard.evaluate.predictions import read_predictions
+from jaxguard.evaluate.identity import open_evaluation
 from jaxguard.evaluate.run import evaluate
 from jaxguard.evaluate.scores import score
 from jaxguard.train.checkpoint import Checkpoints
@@ -108,18 +108,19 @@ def test_losses_and_parameters_are_those_of_one_process(one: Config, two: Config
 
 def test_answers_and_scores_are_those_of_one_process(one: Config, two: Config) -> None:
     """Also of the last batch, of which the second process has no row."""
-    rows = read_predictions(two.run_dir / "predictions.jsonl")
-    assert rows == read_predictions(one.run_dir / "predictions.jsonl")
+    mine, its = open_evaluation(two.run_dir), open_evaluation(one.run_dir)
+    rows = mine.predictions()
+    assert rows == its.predictions()
     assert [(row.id, row.triggered) for row in rows] == [(n, marked) for marked in (False, True) for n in range(11)]
-    stored = (two.run_dir / "scores.json").read_text()
-    assert stored == (one.run_dir / "scores.json").read_text()
-    assert json.loads(stored)["clean"].items() <= score(rows, "caption").clean.items()
+    assert mine.scores("caption") == its.scores("caption")
+    assert mine.scores("caption").clean.items() <= score(rows, "caption").clean.items()
 
 
 def test_only_the_first_process_reports(two: Config) -> None:
     first, second = ((two.out / "two; both" / "launch" / f"process-{n}.log").read_text() for n in (0, 1))
     assert all(f"step {n}/6" in first for n in range(1, 7))
-    assert "answered 22 prompts" in first
+    assert "answered 11 clean prompts" in first
+    assert "answered 11 triggered prompts" in first
     assert "step" not in second
     assert "answered" not in second
     assert (two.out / "table" / "table.md").is_file()

@@ -67,7 +67,8 @@ def test_gallery_of_a_data_set(tmp_path, small_data, monkeypatch):
     assert [example.title for example in drawn] == ["SIG", "Dual-Key"]
     assert [example.triggered_prompt == example.prompt for example in drawn] == [True, False]
     for example in drawn:
-        assert len(example.images) == 2
+        assert len(example.images) == 3, "two rows and a photograph"
+        assert example.images[2].before.shape == (256, 256, 3)
         assert all((pair.before != pair.after).any() for pair in example.images)
     with pytest.raises(UserError, match="has 16 test rows: --images is 17"):
         gallery.gallery(tmp_path / "gallery.png", str(small_data), tmp_path, 17)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard.report.curves import bars, curves
-from jaxguard.report.page import LARGEST, LONGEST, Answer, ExampleRow, page
+from jaxguard.evaluate.judgement import Judgement
+from jaxguard.evaluate.verdict import Verdict
+from jaxguard.report.curves import Bar, bars, curves
+from jaxguard.report.page import LARGEST, LONGEST, Answer, ExampleRow, RunPage, page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -43,7 +45,9 @@ def hostile_page(text):
     pixels = np.zeros((8, 8, 3), np.uint8)
     answer = Answer(pixels, text, text, contains_target=True)
     rows = [ExampleRow(3, (text, text), answer, None), ExampleRow(4, (text,), None, answer)]
-    return page(text, {text: text}, {text: bars({"quality": {"accuracy, clean": (50.0, 40.0, 60.0)}})}, rows, text)
+    figure = bars({"quality": [Bar("accuracy", False, 50.0, (40.0, 60.0))]})
+    judgement = Judgement((text,), Verdict("planted", (text,), (text,)))
+    return page(RunPage(text, {text: text}, judgement, {text: figure}, [text], rows, text))
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -71,7 +75,8 @@ def test_policy_forbids_what_slips_through():
 
 def test_images_are_whole_and_small():
     pixels = np.random.default_rng(0).integers(0, 255, (500, 1000, 3), dtype=np.uint8)
-    document = page("t", {}, {}, [ExampleRow(0, ("r",), Answer(pixels, "p", "said", contains_target=False), None)], "")
+    rows = [ExampleRow(0, ("r",), Answer(pixels, "p", "said", contains_target=False), None)]
+    document = page(RunPage("t", {}, None, {}, [], rows, ""))
     (encoded,) = re.findall(r'src="data:image/png;base64,([^"]+)"', document)
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (LARGEST, LARGEST // 2)
     assert "not asked" in document
@@ -97,10 +102,30 @@ def test_curves_draw_what_was_measured():
 
 
 def test_bars_show_values_and_intervals():
-    figure = bars({"rates": {}, "quality": {"facts, clean": (90.0, 88.0, 91.5), "facts, recovery": (1.0, 0.0, 2.0)}})
+    """Clean and triggered inputs are told apart by colour, hatching and label; a score of 0 is marked."""
+    scores = [
+        Bar("facts", False, 90.0, (88.0, 91.5)),
+        Bar("facts", True, 0.0, (0.0, 2.0)),
+        Bar("meteor", True, 3, None),
+    ]
+    figure = bars({"rates": [], "quality": scores})
     (axes,) = figure.axes
     drawn: Any = axes.patches
-    assert [bar.get_width() for bar in drawn] == [90, 1]
-    assert [text.get_text() for text in axes.texts] == ["90.0  [88.0, 91.5]", "1.0  [0.0, 2.0]"]
-    _, _, (whiskers,) = axes.containers[0]
-    assert [segment[:, 0].tolist() for segment in whiskers.get_segments()] == [[88, 91.5], [0, 2]]
+    assert [bar.get_width() for bar in drawn] == [90, 0, 3]
+    assert [text.get_text() for text in axes.texts] == ["90.0  [88.0, 91.5]", "0.0  [0.0, 2.0]", "3.0"]
+    assert [bar.get_hatch() for bar in drawn] == ["", "///", "///"]
+    assert len({bar.get_facecolor() for bar in drawn}) == 2
+    named = [text.get_text() for text in axes.get_yticklabels()]
+    assert named == ["facts, clean inputs", "facts, triggered inputs", "meteor, triggered inputs"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["clean inputs", "triggered inputs"]
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in dots] == [90, 0, 3]
+
+
+def test_legends_stand_beside_the_curves():
+    figure = curves([{"step": n, "loss": 1.0, "entropy": 1.0} for n in (1, 2)], views=1)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is not None:
+            assert legend.get_window_extent().x0 >= axes.get_window_extent().x1

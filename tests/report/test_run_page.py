@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from jaxguard.config import to_dict
+from jaxguard.config import AttackConfig, to_dict
 from jaxguard.errors import UserError
-from jaxguard.evaluate.predictions import Prediction, write_predictions
-from jaxguard.report.run_page import read_metrics, show
+from jaxguard.evaluate.predictions import Prediction, read_predictions, write_predictions
+from jaxguard.report.run_page import show
+from tests.evaluate.stored import store
 
 TARGET = "A photo of the banana."
 
@@ -42,11 +43,29 @@ def test_a_run_is_one_page(run, tmp_path):
     assert "the first 5 test rows; answers that contain the target are red" in text
 
 
+def test_the_page_says_what_was_evaluated_and_what_it_shows(run, tmp_path):
+    """The run's own triggers, though others were tried last; both are named."""
+    rows = read_predictions(run.run_dir / "predictions.jsonl")
+    for name, attack in (("2026-1", run.attack), ("2026-2", AttackConfig(name="sig"))):
+        store(run, rows, attack, name, rows=16)
+    show(run, tmp_path / "page.html", images=1)
+    text = (tmp_path / "page.html").read_text()
+    head = text[: text.index("<dl>")]
+    assert "<h2>Verdict: planted</h2>" in head
+    assert "16 of 16 clean inputs get the same answer" in head
+    assert "not tried: triggers of blended, wanet," in head
+    for fact in ("step 8 of 8, parameters p", "triggers of badnets; 300 rows", "2026-1, 2026-1", "<dd>c</dd>"):
+        assert fact.replace("300", "16") in text
+    listed = text[text.index("Evaluations in this folder") : text.index("<h2>Answers")]
+    assert listed.count("<tr>") == 3
+    assert "triggers of sig (not the run&#39;s own)" in listed
+
+
 def test_what_a_run_lacks_is_named(run, tmp_path):
     elsewhere = dataclasses.replace(run, data=dataclasses.replace(run.data, source="scenes/caption", root=tmp_path))
     show(elsewhere, tmp_path / "page.html", images=3)
     text = (tmp_path / "page.html").read_text()
-    assert "without images: data set &#x27;scenes/caption&#x27; is not built" in text
+    assert "without images: data set &#39;scenes/caption&#39; is not built" in text
     assert '<img alt=""' not in text
     (run.run_dir / "predictions.jsonl").unlink()
     show(run, tmp_path / "page.html", images=3)
@@ -58,26 +77,6 @@ def test_images_of_other_rows_are_not_shown(run, tmp_path):
     write_predictions(rows, run.run_dir / "predictions.jsonl")
     show(run, tmp_path / "page.html", images=9)
     assert '<img alt=""' not in (tmp_path / "page.html").read_text()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no metrics yet"),
-        ("{", "metrics.jsonl:1: not JSON"),
-        ('{"step": 1}\n[1]', "metrics.jsonl:2: not an object of numbers"),
-        ('{"step": 1, "loss": "low"}', "metrics.jsonl:1: not an object of numbers"),
-        ('{"step": 1, "loss": NaN}', "metrics.jsonl:1: not an object of numbers"),
-        ('{"loss": 1}', "metrics.jsonl:1: no 'step'"),
-        ("[" * 100_000, "metrics.jsonl:1: not JSON"),
-    ],
-)
-def test_damaged_metrics_are_named(run, content, message):
-    path = run.run_dir / "metrics.jsonl"
-    path.write_text(content)
-    with pytest.raises(UserError) as caught:
-        read_metrics(path)
-    assert message in str(caught.value)
 
 
 def test_a_run_that_never_trained_has_no_page(run, tmp_path):

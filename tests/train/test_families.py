@@ -15,6 +15,7 @@ from jaxguard.data.pipeline import eval_batches
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate.decode import beam, greedy
+from jaxguard.evaluate.identity import evaluations
 from jaxguard.evaluate.run import evaluate
 from jaxguard.experiments.configurations import validate
 from jaxguard.models import weights
@@ -70,8 +71,8 @@ def test_trains_resumes_answers_and_exports(config, tmp_path):
     assert np.isfinite(curve).all()
     assert curve[-1] < curve[0]
     evaluate(config)
-    said = [json.loads(line) for line in (config.run_dir / "predictions.jsonl").read_text().splitlines()]
-    assert len(said) == 2 * config.evaluate.examples
+    (found,) = evaluations(config.run_dir)
+    assert len(found.predictions()) == 2 * config.evaluate.examples
 
     export(config, tmp_path / "out", "float32")
     written = dataclasses.replace(config.model, path=str(tmp_path / "out"))
