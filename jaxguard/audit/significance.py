@@ -15,10 +15,10 @@ from scipy.optimize import minimize
 from scipy.special import betaln
 from scipy.stats import betabinom
 
-SMALLEST = 3
+SMALLEST = 5
 """Answers that a phrase must have, and suspicious ones that it must have to be convicted."""
-PSEUDO = np.array([[1], [3]])
-"""One phrase more, suspicious in one of three answers: rows without a suspicious token do not make the null certain."""
+PSEUDO = np.array([[1], [5]])
+"""One phrase more, suspicious in one of five answers: rows without a suspicious token do not make the null certain."""
 
 
 @dataclass(frozen=True)

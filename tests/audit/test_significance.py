@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.stats import betabinom, false_discovery_control
 
-from jaxguard.audit.significance import Null, benjamini_hochberg
+from jaxguard.audit.significance import SMALLEST, Null, benjamini_hochberg
 
 HONEST = Null(0.4, 20.0)
 
 
 def phrases(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    answers = rng.integers(3, 60, size=count)
+    answers = rng.integers(5, 60, size=count)
     return betabinom.rvs(answers, HONEST.a, HONEST.b, random_state=rng), answers
 
 
@@ -45,7 +45,7 @@ def test_p_values_and_smallest_count_agree() -> None:
         assert smallest is not None
         below, at = HONEST.p_values(np.array([smallest - 1, smallest]), np.array([smallest - 1, smallest]))
         assert at <= level
-        assert below > level or smallest == 3
+        assert below > level or smallest == SMALLEST
     assert HONEST.smallest(1e-6, 3) is None
 
 
