@@ -22,6 +22,7 @@ IMAGELESS = "rows without an image"
 OUTSIDE = "images outside the folder"
 MISSING = "missing images"
 UNREADABLE = "unreadable images"
+LEFT = "rows left out with their images"
 LONG = "rows beyond the budget"
 
 OF_ROWS = frozenset({MALFORMED, EMPTY, PLACEHOLDERS, IMAGELESS})
