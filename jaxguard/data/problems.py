@@ -38,8 +38,8 @@ class Fault(Exception):
 
 
 def printable(text: str) -> str:
-    """Return a text in one line, without the characters that a terminal obeys."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(text.splitlines()))
+    """Return a text in one line, with the characters that a terminal obeys written out."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], " ".join(text.splitlines()))
 
 
 @dataclass(frozen=True, slots=True)
