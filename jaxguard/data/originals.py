@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from jaxguard.data.formats.reading import Reading
 from jaxguard.data.image_files import ImageFiles
 from jaxguard.data.images import ImageFault
 from jaxguard.data.parallel import ordered
-from jaxguard.data.problems import DUPLICATE, OF_IMAGES, OF_ROWS, Problems
+from jaxguard.data.problems import DUPLICATE, LEFT, OF_IMAGES, OF_ROWS, Problems
 from jaxguard.data.shards import FINGERPRINT, Split, schema
 from jaxguard.data.summary import report
 from jaxguard.data.survey import Survey, survey, without_bad
@@ -72,11 +72,9 @@ def build_original(name: str, reading: Reading, root: Path, called: str | None, 
     if folder.is_dir():
         _check_same(folder, called, fingerprint)
         return folder
-    print(report(str(reading.root), found, reading), file=sys.stderr)
+    print(report(str(reading.root), replace(found, listing=listing), reading), file=sys.stderr)
     if left_out:
-        print(
-            f"  left out: {len(left_out.splitlines())} rows and images, listed in {folder / LEFT_OUT}", file=sys.stderr
-        )
+        print(f"  left out: {_faulty(found, reading)} rows, listed in {folder / LEFT_OUT}", file=sys.stderr)
     numbered = reading.problems.counts.get(DUPLICATE, 0)
     if numbered:
         print(f"  numbered: {numbered} rows whose id another row has", file=sys.stderr)
@@ -114,15 +112,26 @@ def _left_out(found: Survey, reading: Reading, building: Building) -> str:
         counted = ", ".join(f"{count} {kind}" for kind, count in told.counts.items())
         way = "" if of_files else "; --skip-bad leaves them out"
         raise UserError(f"{root}: {counted} (first: {told.found[0]}); `jaxguard data check {root}` lists them{way}")
-    good = sum(map(len, without_bad(found.listing, found.bad).values()))
-    faulty = sum(problem.kind in OF_ROWS for problem in severe)
-    rows = sum(map(len, found.listing.values())) + faulty
-    if rows - good > building.most_bad * rows:
+    faulty = _faulty(found, reading)
+    rows = faulty + sum(map(len, without_bad(found.listing, found.bad).values()))
+    if faulty > building.most_bad * rows:
         raise UserError(
-            f"{root}: {rows - good} of {rows} rows are faulty (first: {severe[0]}), more than --most-bad "
+            f"{root}: {faulty} of {rows} rows are faulty (first: {severe[0]}), more than --most-bad "
             f"{building.most_bad}; `jaxguard data check {root}` lists them"
         )
-    return Problems(severe).json_lines()
+    record = Problems(severe)
+    for split, listed in found.listing.items():
+        for row in listed:
+            for image in row.images:
+                if image in found.bad:
+                    record.add(LEFT, f"{split}: {row.key}", f"has the image {image}")
+    return record.json_lines()
+
+
+def _faulty(found: Survey, reading: Reading) -> int:
+    """Count the rows with faults, and those with faulty images."""
+    of_rows = sum(problem.kind in OF_ROWS for problem in reading.problems.found)
+    return of_rows + sum(not found.bad.isdisjoint(row.images) for rows in found.listing.values() for row in rows)
 
 
 def _check_same(folder: Path, called: str, fingerprint: str) -> None:

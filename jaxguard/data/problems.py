@@ -22,6 +22,7 @@ IMAGELESS = "rows without an image"
 OUTSIDE = "images outside the folder"
 MISSING = "missing images"
 UNREADABLE = "unreadable images"
+LEFT = "rows left out with their images"
 LONG = "rows beyond the budget"
 
 OF_ROWS = frozenset({MALFORMED, EMPTY, PLACEHOLDERS, IMAGELESS})
@@ -37,8 +38,8 @@ class Fault(Exception):
 
 
 def printable(text: str) -> str:
-    """Return a text in one line, without the characters that a terminal obeys."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(text.splitlines()))
+    """Return a text in one line, with the characters that a terminal obeys written out."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], " ".join(text.splitlines()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from rich.console import Console
 from rich.progress import track
 
 from jaxguard.data import formats, images
-from jaxguard.data.formats.listing import Image, Listing
+from jaxguard.data.formats.listing import Image, Listed, Listing
 from jaxguard.data.formats.reading import Reading, folders_in
 from jaxguard.data.image_files import ImageFiles, digest
 from jaxguard.data.parallel import ordered
@@ -39,10 +39,12 @@ class Survey:
     def fingerprint(self, *more: object) -> str:
         """Digest of all rows and images, and of what else decides what is built from them."""
         content = hashlib.sha256(repr(more).encode())
+        names = [field.name for field in fields(Listed)]
         for split, rows in self.listing.items():
             content.update(split.encode())
-            for row in rows:
-                content.update(repr(row).encode())
+            for row in rows:  # without what is empty: a part that rows may have one day changes no digest of today
+                values = [(name, getattr(row, name)) for name in names]
+                content.update(repr([pair for pair in values if pair[1]]).encode())
         for found in self.digests.values():
             content.update(found)
         return content.hexdigest()

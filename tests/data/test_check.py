@@ -261,7 +261,7 @@ def test_other_tools_dataset_info_is_no_built_data_set(other, name, write, capsy
 def test_names_move_no_cursor(write, capsys):
     root = write({"rows.jsonl": [{"answer": "a", "image": "a  b\x1b[2J\n.png"}]})
     assert main(["data", "check", str(root)]) == 2
-    assert "  a  b?[2J .png does not exist; in row rows.jsonl:1\n" in capsys.readouterr().out
+    assert "  a  b\\x1b[2J .png does not exist; in row rows.jsonl:1\n" in capsys.readouterr().out
 
 
 def test_ten_of_each_kind_are_shown_and_all_are_counted(write, capsys):

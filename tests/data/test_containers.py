@@ -84,6 +84,16 @@ def test_damaged_containers_are_told(write, monkeypatch):
     assert reading.skipped == {"cache-1.arrow": "a cache of `datasets`"}
 
 
+def test_no_offset_of_a_damaged_file_is_followed(write):
+    """Arrow's offsets are read as they are: without a check, this one is a string of negative length."""
+    whole, offsets = arrow([{"image": "a.png", "caption": "x" * 77}]), b"\0\0\0\0\x4d\0\0\0xxx"
+    assert whole.count(offsets) == 1
+    damaged = whole.replace(offsets, b"\x4e\0\0\0\x4d\0\0\0xxx")
+    _, reading = read(write({"train.arrow": damaged}))
+    (problem,) = reading.problems.found
+    assert problem.what.startswith("is not readable as Arrow (")
+
+
 def test_a_file_that_changed_is_a_fault(write):
     root = write({"train.parquet": parquet(CAPTIONS), "val.tar": tar({"a.png": PICTURES[0], "a.txt": "red"})})
     listing, reading = read(root)

@@ -198,6 +198,22 @@ def test_an_interrupted_build_of_other_rows_starts_anew(write, tmp_path, monkeyp
     assert [source[index].key for index in range(len(source))] == ["new"]
 
 
+def test_flickr8k_as_it_was_published(write):
+    files = {
+        "Flickr8k.token.txt": "".join(f"{n}.jpg#0\tA dog .\n" for n in range(3)),
+        "Flickr_8k.devImages.txt": "1.jpg\n",
+        "Flickr_8k.testImages.txt": "2.jpg\n",
+        "Flicker8k_Dataset/0.jpg": b"",
+    }
+    reading = Reading(epath.Path(write(files)))
+    listing = formats.listed(reading, formats.recognise(reading))
+    assert {split: [row.images[0] for row in rows] for split, rows in listing.items()} == {
+        "train": ["Flicker8k_Dataset/0.jpg"],
+        "validation": ["Flicker8k_Dataset/1.jpg"],
+        "test": ["Flicker8k_Dataset/2.jpg"],
+    }
+
+
 def test_second_rows_of_an_id_are_numbered(write):
     row = {"id": "x", "conversations": turns("Hi", "Bye.")}
     reading = Reading(epath.Path(write({"rows.jsonl": [row, row, {**row, "id": "y"}]})))

@@ -72,8 +72,16 @@ def test_bad_rows_are_left_out_by_a_word(write, tmp_path, capsys):
     assert main([*line, "--skip-bad"]) == 0
     assert answers(tmp_path) == ["number 0", "number 1", "number 3"]
     listed = tmp_path / "mine/1.0.0/left_out.jsonl"
-    assert f"  left out: 3 rows and images, listed in {listed}" in capsys.readouterr().err
-    assert [json.loads(one)["where"] for one in listed.read_text().splitlines()] == ["train.jsonl:5", "2.png", "9.png"]
+    told = capsys.readouterr().err
+    assert f"{root}: 3 train rows (3 with images)\n" in told
+    assert f"  left out: 3 rows, listed in {listed}\n" in told
+    assert [json.loads(one)["where"] for one in listed.read_text().splitlines()] == [
+        "train.jsonl:5",
+        "2.png",
+        "9.png",
+        "train: train.jsonl:3",
+        "train: train.jsonl:6",
+    ]
     assert main([*line, "--skip-bad"]) == 0
 
 

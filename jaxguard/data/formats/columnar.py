@@ -81,7 +81,9 @@ class Columns:
 def _column(path: epath.Path, group: int, column: int) -> Any:
     """Return one column of a row group of a Parquet file, or of a batch of an Arrow file."""
     if not _is_parquet(path.name):
-        return _batches(path)[group].column(column)
+        batch = _batches(path)[group]
+        batch.validate(full=True)
+        return batch.column(column)
     with path.open("rb") as file:
         content = pyarrow.parquet.ParquetFile(file)
         return content.read_row_group(group, columns=[content.schema_arrow.names[column]]).column(0)
@@ -105,6 +107,7 @@ def _parquet(path: epath.Path) -> Iterator[tuple[int, int, Any]]:
 def _arrow(path: epath.Path) -> Iterator[tuple[int, int, Any]]:
     """Yield (batch, number of its first row here, rows)."""
     for group, batch in enumerate(_batches(path)):
+        batch.validate(full=True)  # offsets in a damaged file could lead anywhere in memory
         for start in range(0, len(batch), ROWS):
             yield group, start, batch.slice(start, ROWS)
 

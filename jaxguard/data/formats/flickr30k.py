@@ -6,6 +6,8 @@ line, as in Flickr30k Entities); images in none of these files are training rows
 
 from __future__ import annotations
 
+import re
+
 from jaxguard.data.formats.coco import captioned, karpathy
 from jaxguard.data.formats.files import read_lines
 from jaxguard.data.formats.listing import Listing, parsed, plain_text
@@ -14,6 +16,8 @@ from jaxguard.data.formats.splits import SPLITS
 from jaxguard.data.problems import MALFORMED, Fault
 
 KARPATHY = ("dataset_flickr30k.json", "dataset_flickr8k.json")
+TOKENS = re.compile(r"results.*\.token|Flickr8k\.token\.txt")
+IMAGES_OF_SPLIT = re.compile(r"([a-z]+)\.txt|Flickr_8k\.([a-z]+)Images\.txt", re.IGNORECASE)
 FOLDERS = ("flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "Flickr8k_Dataset", "Images", "images")
 
 
@@ -52,16 +56,17 @@ def read(reading: Reading) -> Listing:
 
 
 def _token_file(reading: Reading) -> list[str]:
-    return [name for name in reading.names if name.startswith("results") and name.endswith(".token")][:1]
+    return [name for name in reading.names if TOKENS.fullmatch(name)][:1]
 
 
 def _splits(reading: Reading) -> dict[str, str]:
     """Return image name without its suffix -> split."""
     found: dict[str, str] = {}
     for name in reading.names:
-        stem, dot, suffix = name.lower().rpartition(".")
-        if dot and suffix == "txt" and stem in SPLITS:
-            rows = {line.strip().removesuffix(".jpg"): SPLITS[stem] for _, line in read_lines(reading, name)}
+        listed = IMAGES_OF_SPLIT.fullmatch(name)
+        split = SPLITS.get((listed[1] or listed[2]).lower()) if listed else None
+        if split is not None:
+            rows = {line.strip().removesuffix(".jpg"): split for _, line in read_lines(reading, name)}
             for image in found.keys() & rows.keys():
                 if found[image] != rows[image]:
                     reading.problems.add(MALFORMED, name, f"gives {image!r} to a second split")
