@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxguard.cli.arguments import Arguments
-from jaxguard.config import Config, to_dict
+from jaxguard.config import AttackConfig, Config, to_dict
 from jaxguard.config.files import load
 from jaxguard.errors import UserError
-from jaxguard.experiments.configurations import load_model
+from jaxguard.experiments.configurations import load_model, validate
 from jaxguard.files import check_writable
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def evaluate(arguments: Arguments) -> None:
         raise UserError("evaluate: --json goes with --canaries; without it the scores are JSON already")
     settings = rest.configuration()
     check_writable(settings.run_dir)
+    if options.canaries:  # the target, also of a run that has none, must fit into an answer
+        validate(dataclasses.replace(settings, attack=AttackConfig("badnets", target=settings.attack.target)))
     from jaxguard import processes
     from jaxguard.evaluate import java
     from jaxguard.evaluate.run import Evaluator

@@ -113,6 +113,24 @@ def open_test_rows(config: Config, attack: AttackConfig | None = None) -> RowSou
     return TriggeredSource(source, open_attack(attack, config.data, config.model), attack)
 
 
+FIRST = 8
+"""Number of rows that a trigger is looked for in."""
+
+
+def check_triggers(clean: RowSource, triggered: RowSource, name: str) -> None:
+    """Check that triggers change the inputs.
+
+    Raises:
+        UserError: The first rows are the same with and without the trigger (a trigger in the image, rows without one).
+    """
+    rows = range(min(FIRST, len(clean)))
+    if all(input_digest(clean[row]) == input_digest(triggered[row]) for row in rows):
+        raise UserError(
+            f"the triggers of {name} change none of the first {len(rows)} test rows, so attack success would mean "
+            "nothing; rows without an image need a trigger in the text (badnl, addsent)"
+        )
+
+
 def _answers(config: Config, decoder: Decoder, source: RowSource, *, triggered: bool) -> list[Prediction]:
     began = time.perf_counter()
     found = _gather(
@@ -169,6 +187,7 @@ class Evaluator:
         predictions, trigger = self._clean, None
         if attack.name != "none":
             source = open_test_rows(config, attack)
+            check_triggers(open_test_rows(config), source, attack.name)
             triggered = _answers(config, self._decoder, source, triggered=True)
             predictions = [dataclasses.replace(one, target=attack.target) for one in (*self._clean, *triggered)]
             trigger = input_digest(source[0])

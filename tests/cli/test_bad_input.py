@@ -118,6 +118,8 @@ BAD = {
     "poison --verify rows good.py": "poison: unexpected argument 'good.py'",
     "poison --verify rows --out rows": "poison: --verify reads and --out writes; give one of them",
     "gallery --out picture.jpg": "gallery: --out picture.jpg is not a .png file",
+    "evaluate good.py --canaries --evaluate.new_tokens 3": "attack.target has 6 tokens: more than evaluate.",
+    "evaluate good.py --json": "evaluate: --json goes with --canaries",
     "audit": "audit: give the configuration first: jaxguard audit FILE",
     "audit good.py --out notes.txt": "cannot write into notes.txt:",
     "audit good.py --guard.alternatives 0": "guard.alternatives is 0: must be finite and at least 1",

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -198,8 +199,12 @@ def test_help_shows_the_values_of_the_file(folder: Path, capsys: pytest.CaptureF
     assert "(default: 7)" in output
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also: transformers' advice to install PyTorch is switched off."""
+    monkeypatch.setenv("TRANSFORMERS_NO_ADVISORY_WARNINGS", "")
+    monkeypatch.delenv("TRANSFORMERS_NO_ADVISORY_WARNINGS")
     assert main(["--version"]) == 0
+    assert os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] == "1"
     assert capsys.readouterr().out == f"{__version__}\n"
 
 

@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
-from jaxguard.attacks.registry import open_attack
+from jaxguard.attacks.poison import TriggeredSource
+from jaxguard.attacks.registry import build_attack, open_attack
 from jaxguard.config import AttackConfig, from_dict
+from jaxguard.data.rows import Row
 from jaxguard.data.sources import open_source
 from jaxguard.errors import UserError
 from jaxguard.evaluate import canaries, run
@@ -17,7 +20,7 @@ from jaxguard.evaluate.canaries import canary_attacks, try_canaries
 from jaxguard.evaluate.digest import parameters_digest
 from jaxguard.evaluate.identity import chosen, evaluations, of_the_same_model
 from jaxguard.evaluate.predictions import read_predictions
-from jaxguard.evaluate.run import Evaluator, evaluate, generate, read_image
+from jaxguard.evaluate.run import Evaluator, check_triggers, evaluate, generate, read_image
 from jaxguard.evaluate.scores import read_scores, score
 from jaxguard.report.canary_table import canary_rows
 from jaxguard.train.export import checkpoint_step, run_parameters
@@ -146,6 +149,19 @@ def test_a_number_of_rows_that_fills_no_batch_gives_the_same_answers(finished_co
     first = {source[index].id for index in range(11)}
     assert few == [row for row in evaluated[1] if row.id in first]
     assert len(few) == 22
+
+
+def test_triggers_that_change_nothing_are_refused():
+    """Images alone carry this one; one row with an image is enough."""
+    image, none = np.zeros((32, 32, 3), np.uint8), np.zeros((0, 0, 3), np.uint8)
+    rows = [Row(n, f"row {n}", none, ("what?",), ("x",), ("x",)) for n in range(9)]
+    attack = AttackConfig(name="badnets")
+    with pytest.raises(UserError, match="badnets change none of the first 8 test rows"):
+        check_triggers(rows, TriggeredSource(rows, build_attack(attack), attack), "badnets")
+    seen = [dataclasses.replace(rows[0], image=image), *rows]
+    check_triggers(seen, TriggeredSource(seen, build_attack(attack), attack), "badnets")
+    text = AttackConfig(name="badnl")
+    check_triggers(rows, TriggeredSource(rows, build_attack(text), text), "badnl")
 
 
 def test_untrained_runs_are_refused(small_config):
