@@ -86,8 +86,7 @@ def test_rows_end_with_the_end_token_and_stay_ended(untrained, small_config):
         first = places[0] if len(places) else NEW
         np.testing.assert_array_equal(row[:first], unbounded[:first])
         assert (row[first:] == end).all()
-    other = int(free[1, 2])
-    assert other != end
+    other = int(next(token for token in free[1] if token != end))
     for row, unbounded in zip(decode(untrained, batch, end, (other,)), free, strict=True):
         first = next((place for place, token in enumerate(unbounded) if token in (end, other)), NEW)
         np.testing.assert_array_equal(row[: first + 1], unbounded[: first + 1])
