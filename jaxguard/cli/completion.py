@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from jaxguard.cli.arguments import Arguments
-from jaxguard.cli.audit import AuditOptions
+from jaxguard.cli.audit import AuditOptions, CleanOptions
 from jaxguard.cli.bench import (
     BenchCompileOptions,
     BenchDataOptions,
@@ -33,6 +33,7 @@ OWN: dict[str, type] = {
     "data build": BuildOptions,
     "data check": CheckOptions,
     "gallery": GalleryOptions,
+    "clean": CleanOptions,
     "score": ScoreOptions,
     "compare": CompareOptions,
     "show": ShowOptions,
