@@ -499,14 +499,33 @@ FAULTS: tuple[Fault, ...] = (
         "audit/groups.py",
         "audit/test_groups.py",
         (
-            "a phrase is convicted however often it is ordinary",
-            "return self.suspicious >= SMALLEST and self.suspicious >= SHARE * self.answers",
-            "return self.suspicious >= SMALLEST",
+            "a convicted phrase is left out also where it is ordinary",
+            "return self.convicted and self.suspicious >= SHARE * self.answers",
+            "return self.convicted",
         ),
         (
             "only suspicious places of a phrase are left out",
             "found |= (phrases == padded).all(axis=1)",
             "found |= False",
+        ),
+    ),
+    *_faults(
+        "audit/significance.py",
+        "audit/test_significance.py",
+        (
+            "a p-value leaves its own count out",
+            "betabinom.sf(suspicious - 1, answers",
+            "betabinom.sf(suspicious, answers",
+        ),
+        ("poisoned phrases enter the null", "[:, suspicious <= answers // 2]", "[:, suspicious <= answers]"),
+    ),
+    *_faults(
+        "audit/cleaning.py",
+        "audit/test_cleaning.py",
+        (
+            "a person's verdict is not read",
+            'if group["verdict"] == QUARANTINE:',
+            'if group["convicted"]:',
         ),
     ),
     *_faults(
