@@ -22,14 +22,14 @@ from jaxguard.cli.bench import (
     CostOptions,
     RehearseOptions,
 )
-from jaxguard.cli.data import BuildOptions, CheckOptions, GalleryOptions, NoOptions, PoisonOptions
+from jaxguard.cli.data import BuildOptions, CheckOptions, GalleryOptions, ListOptions, NoOptions, PoisonOptions
 from jaxguard.cli.experiments import DemoOptions, TableOptions
 from jaxguard.cli.scoring import CompareOptions, ScoreOptions, ShowOptions
 from jaxguard.cli.training import EvaluateOptions, ExportOptions, GenerateOptions
 from jaxguard.config import Config
 
 OWN: dict[str, type] = {
-    "data list": NoOptions,
+    "data list": ListOptions,
     "data build": BuildOptions,
     "data check": CheckOptions,
     "gallery": GalleryOptions,

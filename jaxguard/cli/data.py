@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +18,22 @@ if TYPE_CHECKING:
     from jaxguard.data.formats.reading import Reading
 
 
+@dataclass(frozen=True)
+class ListOptions:
+    json: bool = False
+    """Print JSON."""
+
+
 def data_list(arguments: Arguments) -> None:
     """List the data sets and formats that can be built."""
-    arguments.parse(NoOptions)
+    options = arguments.parse(ListOptions)
     from jaxguard.data.builders import SOURCES
     from jaxguard.data.formats import ORIGINALS
 
-    print("\n".join([*SOURCES, *(f"{name} --from DIR" for name in ORIGINALS)]))
+    if options.json:
+        print(json.dumps({"embedded": list(SOURCES), "formats": list(ORIGINALS)}))
+    else:
+        print("\n".join([*SOURCES, *(f"{name} --from DIR" for name in ORIGINALS)]))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def _audits(table: Audits, options: TableOptions, command: str) -> None:
     if options.jobs != TableOptions.jobs:
         raise UserError(f"table: {options.file} makes one audit after the other; leave --jobs out")
     if options.dry_run:
-        print(audits.plan(table))
+        cells = [{"labels": c.labels, "audit": str(c.folder), "finished": bool(c.report())} for c in table.cells]
+        print(json.dumps(cells, indent=2, default=dict) if options.json else audits.plan(table))
         return
     check_writable(table.out)
     audits.run(table, command)

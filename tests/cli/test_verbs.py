@@ -73,6 +73,22 @@ def test_generate_takes_runs_and_checkpoints(folder: Path) -> None:
 def test_data_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "list"]) == 0
     assert "scenes/caption" in capsys.readouterr().out.splitlines()
+    assert main(["data", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "scenes/caption" in listed["embedded"]
+    assert "llava" in [name.split("/")[0] for name in listed["formats"]]
+
+
+def test_a_table_of_audits_is_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    words = ["table", "configs/tables/audits.py", "--only", "attack=wanet", "--dry-run"]
+    assert main(words) == 0
+    assert "wanet" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    (cell,) = json.loads(capsys.readouterr().out)
+    assert (cell["labels"]["attack"], cell["finished"]) == ("wanet", False)
+    assert main([*words, "--jobs", "2"]) == 2
+    assert "makes one audit after the other; leave --jobs out" in capsys.readouterr().err
 
 
 def test_poison_writes_what_verify_accepts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
