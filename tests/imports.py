@@ -26,7 +26,7 @@ ARROWS = {
     "data": "errors files config batch models",
     "attacks": "errors config models data",
     "train": "callables errors files processes config batch models objective data attacks",
-    "audit": "errors files processes config models data train",
+    "audit": "callables errors files processes config models data attacks train",
     "evaluate": "version callables errors files processes config batch models data attacks train",
     "report": "errors files config data attacks train audit evaluate",
     "experiments": "version errors files processes config models data attacks train audit evaluate report",

@@ -36,12 +36,12 @@ def clean(folder: Path, out: Path) -> dict[str, int]:
     Raises:
         UserError: no audit, `out` exists, nothing would be left, or the rows are others than those that were audited.
     """
-    from jaxguard.data.builders import write_rows
-    from jaxguard.train.loop import training_source
-
     report = read_report(folder)
     if out.exists():
         raise UserError(f"{out} exists; name another folder")
+    from jaxguard.data.builders import write_rows
+    from jaxguard.train.loop import training_source
+
     config: Config = from_dict(report["config"])
     source = training_source(config)
     if report["texts"] != texts_digest(config, source):

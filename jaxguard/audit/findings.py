@@ -84,7 +84,7 @@ class Findings:
         """The groups that a report names: the convicted ones, and those that come more than once."""
         return [group for group in self.groups.found if group.convicted or group.suspicious > 1]
 
-    def against(self, planted: Int[np.ndarray, " M"]) -> dict[str, float]:
+    def against(self, planted: Int[np.ndarray, " N"]) -> dict[str, float]:
         """Count what was missed and what was accused wrongly, where it is known which rows are poisoned.
 
         Args:

@@ -7,17 +7,19 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxguard.attacks.poison import PoisonedSource
-from jaxguard.audit.findings import Findings
 from jaxguard.config import Config, to_dict
 from jaxguard.data.encode import Encoder
 from jaxguard.data.sources import RowSource, text_row
 from jaxguard.errors import UserError
 from jaxguard.files import write_text
+
+if TYPE_CHECKING:
+    from jaxguard.audit.findings import Findings
 
 EVIDENCE, VERDICTS, REPORT = "evidence.parquet", "verdicts.csv", "report.json"
 QUARANTINE, KEEP = "quarantine", "keep"

@@ -32,8 +32,8 @@ NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(\.default)?\.weight")
 class _Pair:
     """The two matrices of one linear layer of theirs, and the scale of their product."""
 
-    down: Float[np.ndarray, "rank inputs"]
-    up: Float[np.ndarray, "outputs rank"]
+    down: Float[np.ndarray, "rank D_in"]
+    up: Float[np.ndarray, "D_out rank"]
     scale: float
 
 

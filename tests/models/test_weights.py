@@ -221,8 +221,8 @@ def test_pickles_are_never_opened(folder):
         ({"vision_config": {"patch_size": 7, "image_size": 64}}, "patch_size 7 does not divide image_size 64"),
         ({"text_config": {"rope_scaling": {"rope_type": "proportional"}}}, "rope type 'proportional' is not supported"),
         ({"text_config": {"rope_scaling": {"rope_type": "linear"}}}, "rope type 'linear' needs a `factor`"),
-        ({"text_config": {"model_type": "mistral"}}, "text_config.model_type 'mistral' is not supported; use llama"),
-        ({"vision_config": {"model_type": "siglip_vision_model"}}, "'siglip_vision_model' is not supported"),
+        ({"text_config": {"model_type": "gemma2"}}, "text_config.model_type 'gemma2' is not supported; use llama"),
+        ({"vision_config": {"model_type": "vit_mae"}}, "vision_config.model_type 'vit_mae' is not supported; use"),
         ({"model_type": "blip-2", "text_config": {"model_type": "t5"}}, "'t5' is not supported; use opt"),
         (
             {"model_type": "blip-2", "text_config": None, "qformer_config": {"use_qformer_text_input": True}},

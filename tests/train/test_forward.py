@@ -128,9 +128,7 @@ def test_keys_and_values_of_what_stays_are_the_same(small, make, monkeypatch):
 
 
 def test_the_class_token_of_an_image_stays():
-    config = SimpleNamespace(
-        vision=SimpleNamespace(patches=4), vision_feature_select_strategy="full", image_token_index=9
-    )
+    config = SimpleNamespace(vision=SimpleNamespace(patches=4), extras=1, image_token_index=9)
     tokens, kept = jnp.array([[1, 9, 9, 9, 9, 9, 2, 3]]), jnp.array([[[1, 3]]])
     model: Any = SimpleNamespace(config=config)
     assert Llava.kept_columns(model, tokens, kept).tolist() == [[0, 1, 3, 5, 6, 7]]
