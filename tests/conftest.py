@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jaxguard.config import Config
 
 DEVICES = 8
-XLA = (f"--xla_force_host_platform_device_count={DEVICES}", "--xla_backend_optimization_level=1")
-"""Tests compile more than they compute: a lower level takes 0.85 of the time."""
+XLA = (f"--xla_force_host_platform_device_count={DEVICES}", "--xla_backend_optimization_level=0")
+"""Tests compile more than they compute: level 0 takes 0.76 of the time of level 1, and that 0.85 of the default's."""
 LONG = {"audit", "bench", "families", "models", "multiprocess", "train"}
 """Folders of the tests that compile most."""
 
