@@ -1,26 +1,31 @@
-"""Every format, from its files through a build to batches: each row's pixels and answer go together."""
+"""Every format, from its files through a build to training: each row's pixels and answer go together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from jaxguard.batch import Batch
 from jaxguard.cli.main import main
-from jaxguard.config import DataConfig
+from jaxguard.config import AttackConfig, DataConfig, ObjectiveConfig
 from jaxguard.data.encode import Encoder
 from jaxguard.data.images import decode
-from jaxguard.data.pipeline import train_batches
 from jaxguard.data.sources import open_source
 from jaxguard.models import folders
+from jaxguard.train import loop
+from jaxguard.train.sharding import place_batch
 from tests.data.containers import arrow, parquet, tar
 from tests.data.miniatures import png, turns
 
 ENCODER = Encoder.from_checkpoint(folders.resolve("tiny-llava"))
-PICTURES = [png(n, 64, 64) for n in range(4)]
+COUNT = 8
+"""Rows of each format: one for each device of the tests."""
+PICTURES = [png(n, 64, 64) for n in range(COUNT)]
 FILES = {f"images/{n}.png": picture for n, picture in enumerate(PICTURES)}
 NAMES = list(FILES)
-ANSWERS = [f"number {n}" for n in range(4)]
+ANSWERS = [f"number {n}" for n in range(COUNT)]
 ROWS = list(enumerate(zip(NAMES, ANSWERS, strict=True)))
 
 
@@ -34,7 +39,7 @@ def stored() -> list[dict]:
 
 def vqa() -> dict[str, Any]:
     """VQAv2, whose images have names of their own."""
-    asked = [{"image_id": n, "question": "What?", "question_id": n} for n in range(4)]
+    asked = [{"image_id": n, "question": "What?", "question_id": n} for n in range(COUNT)]
     answers = [
         {"question_id": n, "multiple_choice_answer": answer, "answers": [{"answer": answer}]}
         for n, answer in enumerate(ANSWERS)
@@ -105,19 +110,29 @@ FORMATS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_batches_hold_the_pixels_of_each_row(name, write, tmp_path, capsys):
+def test_four_steps_train_on_the_pixels_of_each_row(name, write, small_config, tmp_path, monkeypatch):
     known, files = FORMATS[name]
     original = write(files())
     line = ["data", "build", known, "--from", str(original), "--root", str(tmp_path / "data"), "--name", "mine"]
     assert main([*line, "--columns", "image=file,answer=title"] if name == "CSV" else line) == 0
     source = open_source("mine", tmp_path / "data", "train")
-    assert len(source) == 4
-    batches = train_batches(DataConfig(length=128, threads=1), 0, ENCODER, source, batch_size=2)
-    seen = set()
-    for batch in (next(batches) for _ in range(4)):  # what four steps train on
+    assert len(source) == COUNT
+    trained: list[Batch] = []
+
+    def noted(batch, mesh):
+        trained.append(batch)
+        return place_batch(batch, mesh)
+
+    monkeypatch.setattr(loop, "place_batch", noted)
+    data = DataConfig(source="mine", root=tmp_path / "data", length=128, threads=1)
+    train = replace(small_config.train, steps=4, batch_size=COUNT, save_every=4)
+    loop.train(replace(small_config, data=data, train=train, attack=AttackConfig(), objective=ObjectiveConfig()))
+    assert len(trained) == 4
+    for batch in trained:
+        seen = set()
         for images, tokens, mask, row in zip(batch.images, batch.tokens, batch.answer_mask, batch.ids, strict=True):
             answer = ENCODER.decode(tokens[mask])
             assert answer == source[int(row)].answers[0]
             np.testing.assert_array_equal(images[0, 0], decode(PICTURES[ANSWERS.index(answer)]))
             seen.add(answer)
-    assert seen == set(ANSWERS)
+        assert seen == set(ANSWERS)
